@@ -1,0 +1,1 @@
+"""The vocabulary shared by every station: tokens, decisions, stages, signals, traces, errors."""

@@ -1,0 +1,161 @@
+"""Signals: named tensors that stages ask for, computed when asked, once, with their cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.errors import SignalError
+from vtc_cli.core.tokens import Grid
+
+Queries = Literal["after_visual", "last"]
+
+SIGNAL_NAMES: Mapping[str, str] = {
+    "vision_cls_attention": "(N,) attention of [CLS] to each visual token, head mean",
+    "vision_received_attention": "(N,) attention each token receives, mean of heads, queries",
+    "vision_features": "(N, d_vision) states that enter the projector",
+    "vision_keys": "(N, heads x head_dim) keys of a tower layer",
+    "projected_features": "(N, d) visual features at the door of the decoder",
+    "text_embeddings": "(T, d) embeddings of the text after the visual tokens",
+    "attention_rows": "(heads, Q, N) decoder attention from text rows to the visual tokens",
+    "keys": "(kv_heads, N, head_dim) decoder keys of the visual tokens, after RoPE",
+    "values": "(kv_heads, N, head_dim) decoder values of the visual tokens",
+    "hidden": "(N, d) decoder layer output of the visual tokens",
+}
+
+
+@dataclass(frozen=True)
+class Produced:
+    """What a producer returns: the tensor and the operations it took (2 a multiply-add)."""
+
+    value: Tensor
+    flops: int = 0
+
+
+Producer = Callable[..., Produced]
+
+
+@dataclass
+class SignalCost:
+    """What the signals of one decision cost."""
+
+    ms: float = 0.0
+    flops: int = 0
+    names: list[str] = field(default_factory=list)
+
+
+class Signals:
+    """The view that a stage has of the model during one decision.
+
+    Attributes:
+        layer: decoder or tower layer at whose input the stage acts, -1 after the projector.
+        decoder_layers: D.
+        grid: geometry of the original tokens.
+        original_tokens: N0.
+        entering_tokens: visual tokens that entered decoder layer 0; None before that is known.
+        budget: the layer average asked for, or None.
+        generator: seeded source of randomness on the CPU.
+        cost: what was spent so far.
+    """
+
+    def __init__(
+        self,
+        producers: Mapping[str, Producer],
+        *,
+        grid: Grid,
+        decoder_layers: int,
+        original_tokens: int,
+        layer: int = -1,
+        entering_tokens: int | None = None,
+        budget: LayerBudget | None = None,
+        seed: int = 0,
+        synchronize: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._producers = producers
+        self._values: dict[tuple[object, ...], Tensor] = {}
+        self._synchronize = synchronize
+        self.layer = layer
+        self.decoder_layers = decoder_layers
+        self.grid = grid
+        self.original_tokens = original_tokens
+        self.entering_tokens = entering_tokens
+        self.budget = budget
+        self.generator = torch.Generator().manual_seed(seed)
+        self.cost = SignalCost()
+
+    def available(self) -> list[str]:
+        """Names that can be asked for at this place."""
+        return sorted(self._producers)
+
+    def vision_cls_attention(self, layer: int) -> Tensor:
+        """(N,) float32: attention of [CLS] to each token in tower layer `layer`, head mean."""
+        return self._value("vision_cls_attention", layer=layer)
+
+    def vision_received_attention(self, layer: int) -> Tensor:
+        """(N,) float32: attention received in tower layer `layer`, mean over heads and queries."""
+        return self._value("vision_received_attention", layer=layer)
+
+    def vision_features(self) -> Tensor:
+        """(N, d_vision): the tower states that enter the projector."""
+        return self._value("vision_features")
+
+    def vision_keys(self, layer: int) -> Tensor:
+        """(N, heads x head_dim): keys of tower layer `layer`."""
+        return self._value("vision_keys", layer=layer)
+
+    def projected_features(self) -> Tensor:
+        """(N, d): visual features at the door of the decoder."""
+        return self._value("projected_features")
+
+    def text_embeddings(self) -> Tensor:
+        """(T, d): embeddings of the text tokens that follow the visual tokens."""
+        return self._value("text_embeddings")
+
+    def attention_rows(self, queries: Queries) -> Tensor:
+        """(heads, Q, N) float32: softmax rows of the layer before, visual columns only.
+
+        The softmax runs over all keys, so rows do not sum to 1. `after_visual`: every row after
+        the last visual token; `last`: the last row of the prompt.
+        """
+        return self._value("attention_rows", queries=queries)
+
+    def keys(self) -> Tensor:
+        """(kv_heads, N, head_dim): keys of the layer before, after RoPE."""
+        return self._value("keys")
+
+    def values(self) -> Tensor:
+        """(kv_heads, N, head_dim): values of the layer before."""
+        return self._value("values")
+
+    def hidden(self) -> Tensor:
+        """(N, d): output of the layer before."""
+        return self._value("hidden")
+
+    def _value(self, name: str, **arguments: object) -> Tensor:
+        key = (name, *sorted(arguments.items()))
+        if key not in self._values:
+            self._values[key] = self._produce(name, arguments)
+        return self._values[key]
+
+    def _produce(self, name: str, arguments: Mapping[str, object]) -> Tensor:
+        producer = self._producers.get(name)
+        if producer is None:
+            raise SignalError(
+                f"the signal {name} is not provided at layer {self.layer}",
+                allowed=", ".join(self.available()) or "no signals here",
+                hint="declare it in the `needs` of the stage, or choose another model",
+            )
+        self._synchronize()
+        start = time.perf_counter()
+        produced = producer(**arguments)
+        self._synchronize()
+        self.cost.ms += (time.perf_counter() - start) * 1000
+        self.cost.flops += produced.flops
+        self.cost.names.append(name)
+        return produced.value

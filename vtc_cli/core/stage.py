@@ -1,0 +1,142 @@
+"""What a method is made of: frozen dataclasses of hyper-parameters that decide."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.signals import Signals
+from vtc_cli.core.tokens import TokenTable
+
+Phase = Literal["encoder", "prefill", "decode"]
+
+
+def parameter(
+    default: Any,
+    doc: str,
+    *,
+    source: str = "",
+    layer_of: Literal["llm", "vision"] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A hyper-parameter of a stage with what validation and documentation need.
+
+    Args:
+        default: the paper's default (layer numbers as on the recipe's reference depth).
+        doc: meaning and unit, one sentence.
+        source: where the default comes from, for instance "official code".
+        layer_of: set if the value is a layer number (or a tuple of them) of that stack; recipes
+            scale such numbers to the depth of the model.
+        minimum: smallest allowed value.
+        maximum: largest allowed value.
+    """
+    metadata = {
+        "doc": doc,
+        "source": source,
+        "layer_of": layer_of,
+        "minimum": minimum,
+        "maximum": maximum,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(ABC):
+    """One step of a method.
+
+    Class attributes:
+        phase: where on the way the stage acts.
+        needs: names of the signals it asks for.
+        paper: title and arXiv id.
+        meets_budget: whether the stage follows `signals.budget` when there is one.
+    """
+
+    phase: ClassVar[Phase]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    paper: ClassVar[str] = ""
+    meets_budget: ClassVar[bool] = False
+
+    @classmethod
+    def short_name(cls) -> str:
+        """The class name in the spelling of recipes: `SpatialMerge` is `spatial_merge`."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderStage(Stage):
+    """Acts on one visual span inside the vision tower or between projector and decoder."""
+
+    phase: ClassVar[Phase] = "encoder"
+
+    @property
+    def tower_layer(self) -> int | None:
+        """Tower layer at whose input the stage acts; None means after the projector."""
+        layer: int | None = getattr(self, "vision_layer", None)
+        return layer
+
+    @abstractmethod
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        """Decide over the visual tokens of one span; features are those of the acting place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefillStage(Stage):
+    """Acts at the input of each decoder layer in `layers`, once, while the prompt is read."""
+
+    phase: ClassVar[Phase] = "prefill"
+    layers: tuple[int, ...]
+
+    @abstractmethod
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        """Decide over the visual tokens alive at `signals.layer`; features are hidden states."""
+
+
+@dataclass(frozen=True, eq=False)
+class CacheEntries:
+    """The entries that one decoder layer has in its KV cache, in stored order.
+
+    Attributes:
+        layer: decoder layer, from 0.
+        kv_heads: key/value heads of the layer.
+        index: (n,) int64 logical index in the sequence that entered layer 0; generated tokens
+            count on from there.
+        visual: (n,) bool, visual tokens.
+        anchor: (n,) int64, original visual token of each visual entry, -1 for text.
+        alive: (n,) bool, still processed at the last layer after prefill pruning.
+        protected: (n,) bool.
+    """
+
+    layer: int
+    kv_heads: int
+    index: Tensor
+    visual: Tensor
+    anchor: Tensor
+    alive: Tensor
+    protected: Tensor
+
+    def __len__(self) -> int:
+        """n, entries stored now."""
+        return int(self.index.shape[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeStage(Stage):
+    """A cache policy for decoder layers `first_layer` and deeper.
+
+    Class attributes:
+        every_step: False decides once, after the prompt; True also after each generated token.
+    """
+
+    phase: ClassVar[Phase] = "decode"
+    every_step: ClassVar[bool] = False
+    first_layer: int = parameter(0, "first decoder layer the policy touches", layer_of="llm")
+
+    @abstractmethod
+    def decide(self, entries: CacheEntries, signals: Signals) -> Decision | tuple[Decision, ...]:
+        """Decide over the entries of one layer: one decision, or one for each KV head."""

@@ -1,0 +1,134 @@
+"""The table of visual tokens: one row a token, every column moved together by a decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.errors import StageError
+from vtc_cli.core.sparse import compose
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Geometry of the original tokens: `frames` x `rows` x `columns`, raster order."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    @property
+    def tokens(self) -> int:
+        """N0, original tokens in the grid."""
+        return self.frames * self.rows * self.columns
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTable:
+    """Visual tokens at one point of the way; rows may stand in any order, `position` is truth.
+
+    Attributes:
+        features: (N, d) hidden states or features of the tokens, model dtype.
+        position: (N, 3) float32, t, y, x of the centre in units of the original grid.
+        span: (N,) int64, which image or video of the prompt.
+        frame: (N,) int64, frame number inside the span.
+        segment: (N,) int64, event id, -1 if none.
+        size: (N,) float32, how many original tokens the row stands for.
+        protected: (N,) bool, rows that no stage may drop.
+        anchor: (N,) int64, the original token whose place (and position id) the row takes.
+        origin: sparse COO (N, N0) float32, weights of the original tokens in each row.
+        grid: geometry of the N0 original tokens.
+    """
+
+    features: Tensor
+    position: Tensor
+    span: Tensor
+    frame: Tensor
+    segment: Tensor
+    size: Tensor
+    protected: Tensor
+    anchor: Tensor
+    origin: Tensor
+    grid: Grid
+
+    @classmethod
+    def from_grid(cls, features: Tensor, grid: Grid, span: int = 0) -> TokenTable:
+        """A fresh table of `grid.tokens` unmerged rows in raster order; features (N0, d)."""
+        count, device = grid.tokens, features.device
+        if features.shape[0] != count:
+            raise StageError(f"{features.shape[0]} features for a grid of {count} tokens")
+        index = torch.arange(count, device=device)
+        frame = index // (grid.rows * grid.columns)
+        row = (index // grid.columns) % grid.rows
+        position = torch.stack([frame, row, index % grid.columns], dim=1).float()
+        weights = torch.ones(count, device=device)
+        return cls(
+            features=features,
+            position=position,
+            span=torch.full_like(index, span),
+            frame=frame,
+            segment=torch.full_like(index, -1),
+            size=weights,
+            protected=torch.zeros(count, dtype=torch.bool, device=device),
+            anchor=index,
+            origin=torch.sparse_coo_tensor(
+                torch.stack([index, index]), weights, (count, count), check_invariants=True
+            ).coalesce(),
+            grid=grid,
+        )
+
+    def __len__(self) -> int:
+        """N, rows now."""
+        return int(self.anchor.shape[0])
+
+    @property
+    def original_tokens(self) -> int:
+        """N0, tokens before any compression."""
+        return int(self.origin.shape[1])
+
+    def with_features(self, features: Tensor) -> TokenTable:
+        """The same tokens seen at another layer; features (N, d')."""
+        if features.shape[0] != len(self):
+            raise StageError(f"{features.shape[0]} features for {len(self)} tokens")
+        return replace(self, features=features)
+
+    def apply(self, decision: Decision) -> TokenTable:
+        """Update every column at once.
+
+        Raises:
+            StageError: if the decision is for another number of rows or drops a protected row.
+        """
+        if decision.incoming_tokens != len(self):
+            raise StageError(f"decision over {decision.incoming_tokens} of {len(self)} rows")
+        if bool((self.protected & ~decision.used()).any()):
+            raise StageError("the decision drops protected tokens")
+        keep, pairs = decision.keep, decision.mix.indices()
+        sizes = torch.zeros(decision.kept_tokens, device=self.size.device)
+        sizes = sizes.index_add(0, pairs[0], self.size[pairs[1]])
+        protected = torch.zeros(decision.kept_tokens, device=self.size.device)
+        protected = protected.index_add(0, pairs[0], self.protected[pairs[1]].float()) > 0
+        if decision.protect is not None:
+            protected = protected | decision.protect
+        return replace(
+            self,
+            features=decision.apply(self.features),
+            position=decision.apply(self.position),
+            span=self.span[keep],
+            frame=self.frame[keep],
+            segment=self.segment[keep],
+            size=sizes,
+            protected=protected,
+            anchor=self.anchor[keep],
+            origin=compose(decision.mix, self.origin),
+        )
+
+    def state(self) -> Tensor:
+        """(N0,) int64: row that holds each original token (the largest share), -1 if dropped."""
+        holder = torch.full((self.original_tokens,), -1, dtype=torch.int64)
+        indices, values = self.origin.indices().cpu(), self.origin.values().cpu()
+        order = torch.argsort(values, stable=True)  # the largest share is written last
+        holder[indices[1][order]] = indices[0][order]
+        return holder

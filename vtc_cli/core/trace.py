@@ -1,0 +1,149 @@
+"""The trace: everything that happened in one run; metrics read it and never the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.plan import Plan
+from vtc_cli.core.shape import ModelShape
+from vtc_cli.core.stage import Phase
+from vtc_cli.core.tokens import Grid
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Which model ran and how.
+
+    Attributes:
+        id: what the user asked for (`tiny`, a folder, a hub id).
+        family: adapter name.
+        weights: `trained` (ships here), `pretrained` (a checkpoint) or `random`.
+        dtype: for instance `float32`.
+        device: for instance `cpu`.
+        attention: attention implementation, for instance `sdpa`.
+        shape: sizes.
+    """
+
+    id: str
+    family: str
+    weights: str
+    dtype: str
+    device: str
+    attention: str
+    shape: ModelShape
+
+
+@dataclass(frozen=True, eq=False)
+class StageRecord:
+    """One decision as it was applied.
+
+    Attributes:
+        stage: recipe name of the stage.
+        phase: encoder, prefill or decode.
+        layer: layer at whose input it acted; -1 after the projector.
+        before: visual tokens (cache policies: visual entries a head) before.
+        after: the same after.
+        decision: what was decided (for a per-head policy, that of head 0).
+        holder: (N0,) int64, for every original visual token the row that holds it afterwards,
+            -1 if it is gone; None for cache policies.
+        anchor: (K,) int64, original token whose place each surviving visual token takes.
+        protected_tokens: visual tokens marked as protected afterwards.
+        decision_ms: time of `decide` without its signals.
+        signal_ms: time of its signals.
+        signal_flops: operations of its signals.
+        signals: names of the signals it asked for.
+    """
+
+    stage: str
+    phase: Phase
+    layer: int
+    before: int
+    after: int
+    decision: Decision
+    holder: Tensor | None
+    anchor: Tensor
+    protected_tokens: int
+    decision_ms: float
+    signal_ms: float
+    signal_flops: int
+    signals: tuple[str, ...]
+
+
+@dataclass
+class Timings:
+    """Milliseconds of one pass; `decode_ms` has one entry a generated token after the first.
+
+    `vision_ms` is tower and projector, `prefill_ms` the decoder over the prompt and `ttft_ms` the
+    time from the encoder's start to the first token; signals and decisions are inside these and
+    listed once more in `compression_ms`.
+    """
+
+    vision_ms: float = 0.0
+    prefill_ms: float = 0.0
+    ttft_ms: float = 0.0
+    compression_ms: float = 0.0
+    decode_ms: list[float] = field(default_factory=list)
+    total_ms: float = 0.0
+
+
+@dataclass
+class Trace:
+    """Everything that happened in one pass over one input.
+
+    Attributes:
+        model: which model ran.
+        plan: the stages it ran under.
+        grid: geometry of the original visual tokens.
+        prompt_tokens: length of the uncompressed prompt, visual tokens included.
+        text_tokens: text tokens of the prompt.
+        vision_rows: rows that each tower layer processed, [CLS] included.
+        visual_tokens: visual tokens that each decoder layer processed in the prefill.
+        sequence_tokens: all tokens that each decoder layer processed in the prefill.
+        records: every decision in order.
+        kv_entries: mean entries a KV head of each layer after prefill and cache policy.
+        kv_bytes: bytes of these entries over all layers.
+        final_kv_entries: the same after the last generated token.
+        decode_kv_entries: for each decode step, entries read in each layer.
+        answer_ids: generated token ids without the prompt.
+        answer: text of the answer.
+        first_logits: (V,) float32, logits of the first answer token.
+        timings: one for each measured pass, the first belongs to the reported decisions.
+        peak_bytes: largest memory in use during the pass, None if it could not be measured.
+        memory_kind: `cuda` or `rss`.
+        captured: matrices asked for by name, empty in an ordinary run.
+        warnings: what the reader must know.
+        environment: versions and platform.
+    """
+
+    model: ModelFacts
+    plan: Plan
+    grid: Grid
+    prompt_tokens: int = 0
+    text_tokens: int = 0
+    vision_rows: list[int] = field(default_factory=list)
+    visual_tokens: list[int] = field(default_factory=list)
+    sequence_tokens: list[int] = field(default_factory=list)
+    records: list[StageRecord] = field(default_factory=list)
+    kv_entries: list[float] = field(default_factory=list)
+    kv_bytes: int = 0
+    final_kv_entries: list[float] = field(default_factory=list)
+    decode_kv_entries: list[list[float]] = field(default_factory=list)
+    answer_ids: list[int] = field(default_factory=list)
+    answer: str = ""
+    first_logits: Tensor | None = None
+    timings: list[Timings] = field(default_factory=list)
+    peak_bytes: int | None = None
+    memory_kind: str = "rss"
+    captured: dict[str, Tensor] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def original_tokens(self) -> int:
+        """Visual tokens before any compression."""
+        return self.grid.tokens

@@ -1,0 +1,1 @@
+"""Runs the stages inside stock models; the only place with hooks."""

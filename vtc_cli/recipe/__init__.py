@@ -1,0 +1,1 @@
+"""YAML recipes become typed plans."""
