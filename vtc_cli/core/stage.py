@@ -104,6 +104,8 @@ class CacheEntries:
     Attributes:
         layer: decoder layer, from 0.
         kv_heads: key/value heads of the layer.
+        heads: the heads that these entries belong to: all of them while they agree; once a policy
+            has kept different entries in different heads, each head is asked about alone.
         index: (n,) int64 logical index in the sequence that entered layer 0; generated tokens
             count on from there.
         visual: (n,) bool, visual tokens.
@@ -114,6 +116,7 @@ class CacheEntries:
 
     layer: int
     kv_heads: int
+    heads: tuple[int, ...]
     index: Tensor
     visual: Tensor
     anchor: Tensor
@@ -139,4 +142,4 @@ class DecodeStage(Stage):
 
     @abstractmethod
     def decide(self, entries: CacheEntries, signals: Signals) -> Decision | tuple[Decision, ...]:
-        """Decide over the entries of one layer: one decision, or one for each KV head."""
+        """Decide over the entries of one layer: one decision, or one for each of `heads`."""

@@ -1,0 +1,211 @@
+"""A small random LLaVA, toy stages for each phase, and the mask oracle.
+
+The oracle is the untouched model: it slices nothing and shares no code with the engine. It only
+hides columns from the attention of chosen layers with 4-D masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.media import Media
+from vtc_cli.core.plan import Plan, Planned
+from vtc_cli.core.signals import Signals
+from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage, parameter
+from vtc_cli.core.tokens import TokenTable
+from vtc_cli.core.trace import ModelFacts
+from vtc_cli.engine.session import Session
+from vtc_cli.models.llava import LlavaAdapter
+from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.offline import byte_processor, random_llava
+
+STEPS = 10
+QUESTION = "what is on the left?"
+
+
+def small_adapter(attention: str = "sdpa") -> LlavaAdapter:
+    """36 visual tokens, 4 tower layers, 6 decoder layers with grouped queries."""
+    model = random_llava(
+        3, width=64, vision_layers=4, decoder_layers=6, image_size=84, patch_size=14
+    )
+    model.set_attn_implementation(attention)
+    model.generation_config.eos_token_id = None
+    return LlavaAdapter(model, byte_processor(model))
+
+
+def session_of(adapter: LlavaAdapter) -> Session:
+    facts = ModelFacts("small", "llava", "random", "float32", "cpu", "sdpa", adapter.shape)
+    return Session(adapter, facts)
+
+
+def noise_media(seed: int = 0, height: int = 70, width: int = 90) -> Media:
+    pixels = np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    return Media(pixels, (0.0,), "image", "noise.png", "0" * 64)
+
+
+def planned(stage: Any, name: str = "toy") -> Planned[Any]:
+    return Planned(name, stage, {}, {})
+
+
+def plan_of(*stages: Any, **options: Any) -> Plan:
+    by_phase: dict[str, tuple[Planned[Any], ...]] = {"encoder": (), "prefill": (), "decode": ()}
+    for stage in stages:
+        by_phase[stage.phase] += (planned(stage, type(stage).short_name()),)
+    return Plan("toy", **by_phase, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerPrune(EncoderStage):
+    """Drops every fourth patch inside the tower."""
+
+    vision_layer: int = parameter(2, "", layer_of="vision")
+
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        index = torch.arange(len(tokens))
+        return Decision.prune(index[index % 4 != 1], len(tokens))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectedPrune(EncoderStage):
+    """Drops every third token behind the projector."""
+
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        index = torch.arange(len(tokens))
+        return Decision.prune(index[index % 3 != 0], len(tokens))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkingPrune(PrefillStage):
+    """Keeps a third of the tokens at each of its layers, chosen by place."""
+
+    layers: tuple[int, ...] = (2, 4)
+
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        index = torch.arange(len(tokens))
+        return Decision.prune(index[index % 3 == signals.layer % 3], len(tokens))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPrune(PrefillStage):
+    """Keeps the half that the text attends to most."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"attention_rows"})
+    layers: tuple[int, ...] = (2,)
+
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        score = signals.attention_rows("after_visual").mean(0).sum(0)
+        keep = score.argsort(descending=True, stable=True)[: len(tokens) // 2].sort().values
+        return Decision.prune(keep, len(tokens), scores=score)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepAll(PrefillStage):
+    """Decides at every layer and changes nothing."""
+
+    layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        return Decision.identity(len(tokens), tokens.features.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaggedCache(DecodeStage):
+    """Head h drops every (3 + h)th visual entry: heads end with different lengths."""
+
+    def decide(self, entries: CacheEntries, signals: Signals) -> tuple[Decision, ...]:
+        index = torch.arange(len(entries))
+        return tuple(
+            Decision.prune(
+                index[~(entries.visual & (entries.anchor % (3 + head) == 0))], len(entries)
+            )
+            for head in entries.heads
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryStepCache(DecodeStage):
+    """Layers from 2 on lose one more visual entry after each token, the oldest first."""
+
+    every_step: ClassVar[bool] = True
+    first_layer: int = 2
+
+    def decide(self, entries: CacheEntries, signals: Signals) -> Decision:
+        index = torch.arange(len(entries))
+        visual = index[entries.visual]
+        return Decision.prune(index[index != visual[0]], len(entries))
+
+
+@dataclass
+class Hidden:
+    """Columns (logical indices of the uncompressed prompt) that a layer may not see.
+
+    `prefill[layer]` is (N,) bool; `decode[layer]` is (steps, kv_heads, N) bool, by decode step.
+    """
+
+    prefill: dict[int, Tensor] = field(default_factory=dict)
+    decode: dict[int, Tensor] = field(default_factory=dict)
+
+
+@contextmanager
+def oracle(adapter: LlavaAdapter, hidden: Hidden, prompt_tokens: int) -> Iterator[None]:
+    """The untouched model under masks."""
+    handles = []
+    groups = adapter.shape.decoder.heads // adapter.shape.decoder.kv_heads
+
+    def hook(module: Any, args: Any, kwargs: Any) -> Any:
+        layer, rows = module.self_attn.layer_idx, args[0].shape[1]
+        past = kwargs["past_key_values"].layers[layer].get_seq_length()
+        total = past + rows
+        column, row = torch.arange(total), torch.arange(rows)[:, None] + past
+        seen = (column[None] <= row)[None, None].expand(1, groups * 2, -1, -1).clone()
+        blocked = torch.zeros(groups * 2, total, dtype=torch.bool)
+        if layer in hidden.prefill:
+            blocked[:, :prompt_tokens] |= hidden.prefill[layer]
+        if past and layer in hidden.decode:
+            step = past - prompt_tokens
+            blocked[:, :prompt_tokens] |= hidden.decode[layer][step].repeat_interleave(groups, 0)
+        seen &= ~blocked[None, :, None] | (column[None] == row)[None, None]
+        lowest = torch.finfo(torch.float32).min
+        kwargs["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, lowest)
+        return args, kwargs
+
+    for block in adapter.decoder_layers:
+        handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def plain_logits(adapter: LlavaAdapter, prompt: Prompt, forced: list[int]) -> Tensor:
+    """(steps + 1, V) logits of the library's own forward with its own cache, `forced` fed in."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=adapter.decoder.config)
+    output = adapter.model(
+        input_ids=prompt.input_ids,
+        pixel_values=prompt.encoder_inputs["pixel_values"],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,  # as `generate` does: one row through the head rounds differently from N
+    )
+    logits = [output.logits[0, -1]]
+    for step, token in enumerate(forced[:-1]):
+        output = adapter.model(
+            input_ids=torch.tensor([[token]]),
+            position_ids=prompt.position_ids[..., -1:] + 1 + step,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits.append(output.logits[0, -1])
+    return torch.stack(logits)

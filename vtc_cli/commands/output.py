@@ -1,0 +1,107 @@
+"""What every command shares: the options for talkativeness and the two streams."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+LOGGER = logging.getLogger("vtc_cli")
+PANEL = "Output"
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No notes on stderr.", rich_help_panel=PANEL)
+]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "--verbose", "-v", count=True, help="More notes on stderr.", rich_help_panel=PANEL
+    ),
+]
+NoProgress = Annotated[
+    bool, typer.Option("--no-progress", help="No progress bars.", rich_help_panel=PANEL)
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks of errors.", rich_help_panel=PANEL)
+]
+COMMON: dict[str, tuple[Any, Any]] = {
+    "quiet": (Quiet, False),
+    "verbose": (Verbose, 0),
+    "no_progress": (NoProgress, False),
+    "debug": (Debug, False),
+}
+
+
+@dataclass
+class Output:
+    """How much is said on stderr; stdout carries results only.
+
+    Attributes:
+        quiet: neither warnings nor progress.
+        verbose: 1 logs what happens, 2 also the small steps.
+        no_progress: no bars even on a terminal.
+        debug: tracebacks of errors.
+    """
+
+    quiet: bool = False
+    verbose: int = 0
+    no_progress: bool = False
+    debug: bool = False
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether bars may be drawn on stderr."""
+        return not self.quiet and not self.no_progress and sys.stderr.isatty()
+
+    def update(self, quiet: bool, verbose: int, no_progress: bool, debug: bool) -> None:
+        """Add what one place of the command line says; before and after the command both count."""
+        self.quiet = self.quiet or quiet
+        self.verbose = max(self.verbose, verbose)
+        self.no_progress = self.no_progress or no_progress
+        self.debug = self.debug or debug
+        self._configure_logging()
+
+    def warn(self, text: str) -> None:
+        """A line on stderr that the reader must know, unless quiet."""
+        if not self.quiet:
+            print(f"warning: {text}", file=sys.stderr)
+
+    def _configure_logging(self) -> None:
+        levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+        LOGGER.setLevel(logging.ERROR if self.quiet else levels[min(self.verbose, 2)])
+        if not LOGGER.handlers:
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+            LOGGER.addHandler(handler)
+
+
+def common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of every command; it gets an `output: Output` if it takes one.
+
+    The wrapper has the signature of `function` without `output` and with the common options.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    own = inspect.signature(function).parameters
+    wants_output = "output" in own
+
+    @functools.wraps(function)
+    def wrapper(context: typer.Context, **arguments: Any) -> None:
+        output = context.ensure_object(Output)
+        output.update(**{name: arguments.pop(name) for name in COMMON})
+        function(**arguments, **({"output": output} if wants_output else {}))
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
+    for name, parameter in own.items():
+        if name != "output":
+            parameters.append(parameter.replace(kind=keyword, annotation=hints[name]))
+    for name, (annotation, default) in COMMON.items():
+        parameters.append(inspect.Parameter(name, keyword, annotation=annotation, default=default))
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
+    return wrapper

@@ -1,0 +1,161 @@
+"""`vtc recipes`: which recipes there are, what they say, and whether files are sound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
+from vtc_cli.commands.output import common_options
+
+if TYPE_CHECKING:
+    from vtc_cli.recipe.load import Recipe, StageUse
+
+app = typer.Typer(help="List, show and check recipes.", no_args_is_help=False)
+PHASES = ("encoder", "prefill", "decode")
+Names = Annotated[list[str] | None, typer.Argument(help="Recipe files or names; none: all known.")]
+Name = Annotated[str, typer.Argument(help="Recipe file or name.")]
+
+
+@app.command("list")
+@common_options
+def list_recipes(format: FormatOption = "table", as_json: JsonOption = False) -> None:
+    """List the known recipes; imports no stage and no model."""
+    from vtc_cli.core.discover import recipe_files
+
+    rows = [_outline(name, path) for name, path in recipe_files().items()]
+    columns = ("name", "phases", "budgets", "paper")
+    print_rows(rows, columns, "json" if as_json else format)
+
+
+@app.command()
+@common_options
+def show(name: Name, as_json: JsonOption = False) -> None:
+    """Show a recipe with the hyper-parameters of its stages, their defaults and sources."""
+    from vtc_cli.recipe.load import load_recipe
+
+    recipe = load_recipe(name)
+    if as_json:
+        print(json.dumps(_as_data(recipe), indent=2, ensure_ascii=False))
+    else:
+        _print_recipe(recipe)
+
+
+@app.command()
+@common_options
+def validate(names: Names = None) -> None:
+    """Check recipes and list all faults; exit code 2 if there is any."""
+    from vtc_cli.commands.edge import error_block
+    from vtc_cli.core.discover import recipe_files
+    from vtc_cli.core.errors import VtcError
+    from vtc_cli.recipe.load import load_recipe
+
+    failed = False
+    for name in names or list(recipe_files()):
+        try:
+            recipe = load_recipe(name)
+        except VtcError as error:
+            failed = True
+            print(f"{name}: not valid\n{error_block(error)}")
+        else:
+            print(f"{name}: ok ({len(recipe.stages)} stages)")
+    if failed:
+        raise typer.Exit(2)
+
+
+@app.command()
+@common_options
+def schema() -> None:
+    """Print the JSON Schema of recipe files, with every known stage."""
+    from vtc_cli.recipe.json_schema import recipe_json_schema
+
+    print(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
+
+
+def _outline(name: str, path: Path) -> dict[str, Any]:
+    """What a list shows, read from the text alone so that a faulty recipe is listed too."""
+    from vtc_cli.recipe.text import parse, read_bytes
+
+    document = parse(read_bytes(path), str(path))
+    data = document.data if isinstance(document.data, dict) and not document.faults else None
+    paper = f"not valid: vtc recipes validate {path}" if data is None else data.get("paper", "")
+    budgets = (data or {}).get("budgets")
+    return {
+        "name": name,
+        "paper": paper,
+        "description": (data or {}).get("description", ""),
+        "phases": [phase for phase in PHASES if (data or {}).get(phase)],
+        "budgets": list(budgets) if isinstance(budgets, dict) else [],
+        "path": str(path),
+    }
+
+
+def _as_data(recipe: Recipe) -> dict[str, Any]:
+    stages = [
+        {
+            "stage": use.name,
+            "phase": use.cls.phase,
+            "paper": use.cls.paper,
+            "needs": sorted(use.cls.needs),
+            "meets_budget": use.cls.meets_budget,
+            "parameters": _parameter_rows(use),
+            "budgets": use.overrides,
+        }
+        for use in recipe.stages
+    ]
+    head = recipe.file.model_dump(exclude={"encoder", "prefill", "decode", "budgets"})
+    return {**head, "path": recipe.path, "sha256": recipe.sha256, "stages": stages}
+
+
+def _parameter_rows(use: StageUse) -> list[dict[str, Any]]:
+    from vtc_cli.recipe.parameters import parameters_of
+
+    return [
+        {
+            "parameter": known.name,
+            "value": use.values.get(known.name, known.default),
+            "default": known.default,
+            "meaning": known.doc,
+            "source": known.source,
+        }
+        for known in parameters_of(use.cls).values()
+    ]
+
+
+def _print_recipe(recipe: Recipe) -> None:
+    file = recipe.file
+    reference = (
+        f"{file.reference.llm_layers} LLM layers, {file.reference.vision_layers} tower layers"
+    )
+    facts = {
+        "recipe": file.name,
+        "paper": file.paper,
+        "about": file.description,
+        "file": recipe.path,
+        "reference": reference,
+        "fidelity": file.fidelity or "sound",
+        "budgets": ", ".join(map(str, file.budgets)),
+        "default": str(file.default_budget or ""),
+        **{f"source of {key}": text for key, text in file.source.items()},
+    }
+    width = max(map(len, facts)) + 2
+    print("\n".join(f"{label:<{width}}{text}" for label, text in facts.items() if text))
+    for use in recipe.stages:
+        _print_stage(use)
+
+
+def _print_stage(use: StageUse) -> None:
+    doc = (use.cls.__doc__ or "").partition("\n")[0]
+    budget = "; follows a budget" if use.cls.meets_budget else ""
+    print(f"\n{use.cls.phase}: {use.name}{budget}\n{doc}")
+    if use.cls.needs:
+        print(f"needs {', '.join(sorted(use.cls.needs))}")
+    rows = _parameter_rows(use)
+    if rows:
+        print_rows(rows, ("parameter", "value", "default", "meaning", "source"), "table")
+    for budget_tokens, values in use.overrides.items():
+        settings = ", ".join(f"{key} = {value}" for key, value in values.items())
+        print(f"budget {budget_tokens}: {settings}")

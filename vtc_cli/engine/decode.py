@@ -1,0 +1,165 @@
+"""Decode: one token after the other from a cache whose layers have lengths of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtc_cli.engine.cache import LogicalLayer
+from vtc_cli.engine.clock import Stopwatch
+from vtc_cli.engine.evict import Evictor
+from vtc_cli.engine.hooks import HookSet
+from vtc_cli.models.support.base import Adapter
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How an answer is made.
+
+    Attributes:
+        max_new_tokens: upper bound on the answer.
+        temperature: 0 is greedy; above, sampling.
+        top_p: nucleus of sampling, in (0, 1].
+        seed: of sampling and of random stages.
+        forced: token ids to be fed instead of the model's own choice (teacher forcing).
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    forced: tuple[int, ...] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to make at most."""
+        return self.max_new_tokens if self.forced is None else len(self.forced)
+
+
+@dataclass
+class Decoded:
+    """What decoding gave.
+
+    Attributes:
+        ids: the answer's token ids.
+        logits: for each of them the (V,) float32 logits it was chosen from.
+        step_ms: time of each forward after the first token.
+        entries: for each forward the mean entries a head that each layer read.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    step_ms: list[float] = field(default_factory=list)
+    entries: list[list[float]] = field(default_factory=list)
+
+
+def decode(
+    adapter: Adapter,
+    first_logits: Tensor,
+    next_position: Tensor,
+    cache: Any,
+    evictor: Evictor,
+    generation: Generation,
+    *,
+    renumbered: bool,
+    on_token: Callable[[list[int]], None] | None = None,
+) -> Decoded:
+    """Generate from the filled `cache`.
+
+    Args:
+        adapter: the model.
+        first_logits: (V,) logits of the first answer token.
+        next_position: (..., 1, 1) position id of that token.
+        cache: a logical cache.
+        evictor: cache policies.
+        generation: how to choose tokens and when to stop.
+        renumbered: each layer places the query at its own number of cached entries.
+        on_token: called with all ids so far after each token.
+    """
+    decoded = Decoded()
+    choose = _chooser(generation, adapter.device)
+    stops = frozenset[int]() if generation.forced is not None else adapter.stop_ids()
+    logits = first_logits
+    with HookSet() as hooks:
+        for layer, block in enumerate(adapter.decoder_layers):
+            hooks.before(block, _step_hook(adapter, cache.layers[layer], renumbered))
+        for step in range(generation.tokens):
+            token = choose(logits, step)
+            decoded.ids.append(token)
+            decoded.logits.append(logits.float())
+            if on_token is not None:
+                on_token(decoded.ids)
+            if token in stops or step + 1 == generation.tokens:
+                break
+            watch = Stopwatch(adapter.device)
+            decoded.entries.append([stored.entries for stored in cache.layers])
+            logits = _forward(adapter, token, next_position + step, cache)
+            evictor.after_token()
+            decoded.step_ms.append(watch.total_ms())
+    return decoded
+
+
+def _forward(adapter: Adapter, token: int, position_ids: Tensor, cache: Any) -> Tensor:
+    """(V,) logits after one more token."""
+    output = adapter.model(
+        input_ids=torch.tensor([[token]], device=adapter.device),
+        position_ids=position_ids,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    logits: Tensor = output.logits[0, -1]
+    return logits
+
+
+def _step_hook(adapter: Adapter, stored: LogicalLayer, renumbered: bool) -> Any:
+    """Give a layer the mask of its own cache and, when renumbered, its own positions."""
+    config = adapter.decoder.config
+    groups = config.num_attention_heads // config.num_key_value_heads
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden = args[0]
+        fitted = dict(kwargs)
+        mask = stored.mask(int(hidden.shape[1]), groups)
+        if mask is not None and config._attn_implementation == "eager":
+            lowest = torch.finfo(hidden.dtype).min
+            mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, lowest)
+        fitted["attention_mask"] = mask
+        if renumbered:
+            start = stored.stored
+            counted = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
+            fitted["position_ids"] = counted
+            fitted["position_embeddings"] = adapter.decoder.rotary_emb(hidden, position_ids=counted)
+        return args, fitted
+
+    return hook
+
+
+def _chooser(generation: Generation, device: torch.device) -> Callable[[Tensor, int], int]:
+    """The rule that picks a token from (V,) logits at a step."""
+    forced = generation.forced
+    if forced is not None:
+        return lambda logits, step: forced[step]
+    if generation.temperature == 0:
+        return lambda logits, step: int(logits.argmax())
+    return _sampler(generation)
+
+
+def _sampler(generation: Generation) -> Callable[[Tensor, int], int]:
+    """Temperature and nucleus sampling with the library's own warpers."""
+    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+    warpers: list[Any] = [TemperatureLogitsWarper(generation.temperature)]
+    if generation.top_p < 1.0:
+        warpers.append(TopPLogitsWarper(generation.top_p))
+
+    def choose(logits: Tensor, step: int) -> int:
+        scores = logits.float()[None]
+        for warper in warpers:
+            scores = warper(None, scores)
+        return int(torch.multinomial(scores.softmax(dim=-1), num_samples=1))
+
+    return choose

@@ -1,0 +1,188 @@
+"""Encode: the vision tower and projector with encoder stages inside them and behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtc_cli.core.errors import SignalError
+from vtc_cli.core.plan import Plan, Planned
+from vtc_cli.core.signals import Produced, Producer
+from vtc_cli.core.stage import EncoderStage
+from vtc_cli.core.tokens import TokenTable
+from vtc_cli.engine.hooks import HookSet
+from vtc_cli.engine.step import RowMap, Scene, decide
+from vtc_cli.engine.tap import AttentionTap, Capture
+from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
+
+TOWER_ATTENTION_SIGNALS = {"vision_cls_attention", "vision_received_attention", "vision_keys"}
+QUERY_BLOCK = 256  # rows of attention computed at once when all queries are averaged
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Visual tokens at the decoder's door and the library's object that carries them."""
+
+    table: TokenTable
+    output: EncoderOutput
+
+
+def encode(adapter: Adapter, prompt: Prompt, plan: Plan, scene: Scene) -> Encoded:
+    """Run tower and projector under the encoder stages of `plan`."""
+    return _Encoder(adapter, prompt, plan, scene).run()
+
+
+class _Encoder:
+    """State of one encoding pass."""
+
+    def __init__(self, adapter: Adapter, prompt: Prompt, plan: Plan, scene: Scene) -> None:
+        self._adapter, self._prompt, self._plan, self._scene = adapter, prompt, plan, scene
+        self._table: TokenTable | None = None
+        self._rows = RowMap()
+        self._class_tokens = adapter.shape.class_tokens
+        self._entering_projector: Tensor | None = None
+        self._watched = self._signal_layers()
+        wanted = [(adapter.tower_attention(layer), layer) for layer in self._watched]
+        self._tap = AttentionTap(wanted, adapter.model.config.vision_config._attn_implementation)
+
+    def run(self) -> Encoded:
+        """Encode, then decide over the projected features."""
+        with HookSet() as hooks, self._tap:
+            for layer, block in enumerate(self._adapter.tower_layers):
+                hooks.before(block, self._block_hook(layer))
+            hooks.before(self._adapter.projector, self._projector_hook)
+            output = self._adapter.encode(self._prompt)
+            table = self._projected(output)
+        return Encoded(table, output)
+
+    def _signal_layers(self) -> set[int]:
+        """Tower layers whose attention some stage reads."""
+        return {
+            layer
+            for planned in self._plan.encoder
+            if planned.stage.needs & TOWER_ATTENTION_SIGNALS
+            for layer in _tower_fields(planned)
+        }
+
+    def _block_hook(self, layer: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden, rest = _hidden(args, kwargs)
+            for planned in self._plan.encoder:
+                if planned.stage.tower_layer == layer:
+                    hidden = self._inside(planned, layer, hidden)
+            self._scene.trace.vision_rows.append(int(hidden.shape[1]))
+            if layer in self._watched:
+                self._rows.start(layer, int(hidden.shape[1]) - self._class_tokens, hidden.device)
+            return (hidden, *rest), {k: v for k, v in kwargs.items() if k != "hidden_states"}
+
+        return hook
+
+    def _inside(self, planned: Planned[EncoderStage], layer: int, hidden: Tensor) -> Tensor:
+        """Apply a stage to the input of tower block `layer`; hidden (1, cls + N, d)."""
+        lead, rows = hidden[:, : self._class_tokens], hidden[0, self._class_tokens :]
+        table = self._current(rows)
+        signals = self._scene.signals(self._producers(), layer, None)
+        decision, self._table = decide(planned, table, signals, self._scene)
+        self._rows.select(decision.keep)
+        return torch.cat([lead, self._table.features[None]], dim=1)
+
+    def _projector_hook(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._entering_projector = args[0].reshape(-1, args[0].shape[-1])
+
+    def _projected(self, output: EncoderOutput) -> TokenTable:
+        """Decide over the projected features with the stages that act behind the projector."""
+        table = self._table = self._current(output.features)
+        for planned in self._plan.encoder:
+            if planned.stage.tower_layer is None:
+                signals = self._scene.signals(self._producers(), -1, None)
+                decision, table = decide(planned, table, signals, self._scene)
+                self._table = table
+                self._rows.select(decision.keep)
+                if self._entering_projector is not None:
+                    self._entering_projector = decision.apply(self._entering_projector)
+        return table
+
+    def _current(self, features: Tensor) -> TokenTable:
+        """The table with the features of this place."""
+        if self._table is None:
+            return TokenTable.from_grid(features, self._prompt.grid)
+        return self._table.with_features(features)
+
+    def _producers(self) -> Mapping[str, Producer]:
+        """Signals that exist at this point of the encoder."""
+        producers: dict[str, Producer] = {"text_embeddings": self._text_embeddings}
+        if self._tap.captures:
+            producers["vision_received_attention"] = self._received_attention
+            producers["vision_keys"] = self._keys
+            if self._class_tokens:
+                producers["vision_cls_attention"] = self._cls_attention
+        if self._entering_projector is not None:
+            producers["vision_features"] = lambda: Produced(self._features_before_projector())
+            producers["projected_features"] = lambda: Produced(self._table_features())
+        return producers
+
+    def _features_before_projector(self) -> Tensor:
+        assert self._entering_projector is not None
+        return self._entering_projector
+
+    def _table_features(self) -> Tensor:
+        assert self._table is not None
+        return self._table.features
+
+    def _capture(self, layer: int) -> tuple[Capture, Tensor]:
+        """What tower layer `layer` kept and which of its patch rows the current tokens are."""
+        layer = layer % len(self._adapter.tower_layers)
+        if layer not in self._tap.captures:
+            raise SignalError(
+                f"attention of tower layer {layer} is not known here",
+                allowed=f"layers {sorted(self._tap.captures)}",
+                hint="a stage sees only tower layers that ran before it",
+            )
+        return self._tap.captures[layer], self._rows.rows(layer)
+
+    def _cls_attention(self, layer: int) -> Produced:
+        capture, rows = self._capture(layer)
+        attention = capture.rows(torch.zeros(1, dtype=torch.int64, device=rows.device))
+        patches = attention[:, 0, self._class_tokens :].mean(dim=0)
+        return Produced(patches.index_select(0, rows), capture.row_flops(1))
+
+    def _received_attention(self, layer: int) -> Produced:
+        capture, rows = self._capture(layer)
+        total = int(capture.query.shape[1])
+        received = torch.zeros(total, device=rows.device)
+        for start in range(0, total, QUERY_BLOCK):
+            block = torch.arange(start, min(start + QUERY_BLOCK, total), device=rows.device)
+            received += capture.rows(block).sum(dim=(0, 1))
+        mean = received / (capture.query.shape[0] * total)
+        return Produced(mean[self._class_tokens :][rows], capture.row_flops(total))
+
+    def _keys(self, layer: int) -> Produced:
+        capture, rows = self._capture(layer)
+        keys = capture.key[:, self._class_tokens :].transpose(0, 1).flatten(1)
+        return Produced(keys.index_select(0, rows))
+
+    def _text_embeddings(self) -> Produced:
+        after = int(self._prompt.visual_index.max()) + 1
+        return Produced(self._adapter.text_embeddings(self._prompt.input_ids[0, after:]))
+
+
+def _tower_fields(planned: Planned[EncoderStage]) -> list[int]:
+    """Values of the fields that are tower layers and say where to look, not where to act."""
+    return [
+        getattr(planned.stage, item.name)
+        for item in fields(planned.stage)
+        if item.metadata.get("layer_of") == "vision" and item.name != "vision_layer"
+    ]
+
+
+def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...]]:
+    """The hidden states and the other positional arguments of a block call."""
+    if args:
+        return args[0], args[1:]
+    return kwargs["hidden_states"], ()

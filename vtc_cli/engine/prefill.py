@@ -1,0 +1,174 @@
+"""Prefill: the decoder reads the prompt while tokens leave at the inputs of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.errors import SignalError
+from vtc_cli.core.plan import Plan, Planned
+from vtc_cli.core.signals import Produced, Producer, Queries
+from vtc_cli.core.stage import PrefillStage
+from vtc_cli.engine.encode import Encoded
+from vtc_cli.engine.hooks import HookSet
+from vtc_cli.engine.sequence import Entry, Sequence
+from vtc_cli.engine.step import RowMap, Scene, decide
+from vtc_cli.engine.tap import AttentionTap, Capture
+from vtc_cli.models.support.base import Adapter
+
+DECODER_CAPTURE_SIGNALS = {"attention_rows", "keys", "values"}
+
+
+def prefill(
+    adapter: Adapter, encoded: Encoded, entry: Entry, plan: Plan, scene: Scene, cache: Any
+) -> tuple[Tensor, list[Sequence]]:
+    """Read the prompt under the prefill stages of `plan` and fill `cache`.
+
+    Returns:
+        (V,) logits of the first answer token, and for each decoder layer the sequence that it
+        processed.
+    """
+    return _Prefill(adapter, entry, plan, scene).run(encoded, cache)
+
+
+class _Prefill:
+    """State of one pass over the prompt."""
+
+    def __init__(self, adapter: Adapter, entry: Entry, plan: Plan, scene: Scene) -> None:
+        self._adapter, self._entry, self._plan, self._scene = adapter, entry, plan, scene
+        self._now = entry.sequence
+        self._layers: list[Sequence] = []
+        self._rows = RowMap()
+        self._shortened = False
+        self._placing: tuple[Any, Tensor] | None = None  # computed once after each cut
+        self._renumbered = plan.positions == "renumbered"
+        self._watched = self._signal_layers()
+        wanted = [(adapter.decoder_attention(layer), layer) for layer in self._watched]
+        self._tap = AttentionTap(wanted, adapter.decoder.config._attn_implementation)
+
+    def run(self, encoded: Encoded, cache: Any) -> tuple[Tensor, list[Sequence]]:
+        """Run the model once over the prompt."""
+        with HookSet() as hooks, self._tap:
+            for layer, block in enumerate(self._adapter.decoder_layers):
+                hooks.before(block, self._hook(layer))
+            output = self._adapter.model(
+                input_ids=self._entry.input_ids,
+                position_ids=self._entry.position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **self._adapter.prefill_arguments(encoded.output, encoded.table.features),
+            )
+        for stored, sequence in zip(cache.layers, self._layers, strict=True):
+            stored.relabel(sequence.entry, len(self._entry.sequence))
+        return output.logits[0, -1], self._layers
+
+    def _signal_layers(self) -> set[int]:
+        """Decoder layers whose attention a stage reads: the one before each layer it acts at."""
+        return {
+            layer - 1
+            for planned in self._plan.prefill
+            if planned.stage.needs & DECODER_CAPTURE_SIGNALS
+            for layer in planned.stage.layers
+            if layer > 0
+        }
+
+    def _hook(self, layer: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden = args[0]
+            for planned in self._plan.prefill:
+                if layer in planned.stage.layers:
+                    hidden = self._shrink(planned, layer, hidden)
+            self._tap.release(layer - 1)
+            self._layers.append(self._now)
+            if layer in self._watched:
+                self._rows.start(layer, len(self._now), hidden.device)
+            return (hidden, *args[1:]), self._fitted(hidden, kwargs)
+
+        return hook
+
+    def _shrink(self, planned: Planned[PrefillStage], layer: int, hidden: Tensor) -> Tensor:
+        """Let one stage decide at the input of `layer`; hidden (1, n, d)."""
+        table = self._now.table.with_features(hidden[0, self._now.visual])
+        if len(table) == 0:
+            return hidden
+        entering = len(self._entry.sequence.table)
+        signals = self._scene.signals(self._producers(layer), layer, entering)
+        decision, table = decide(planned, table, signals, self._scene)
+        if decision.is_identity:
+            self._now = Sequence(self._now.entry, self._now.visual, table)
+            return hidden
+        return self._cut(hidden, decision, table)
+
+    def _cut(self, hidden: Tensor, decision: Decision, table: Any) -> Tensor:
+        """Gather the survivors of every column."""
+        self._now, local = self._now.shrink(decision, table)
+        self._shortened, self._placing = True, None
+        self._rows.select(local)
+        hidden = hidden.index_select(1, local)
+        if not decision.is_pruning:
+            hidden[0, self._now.visual] = table.features
+        return hidden
+
+    def _fitted(self, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The layer's arguments cut to the tokens that are left."""
+        if not self._shortened:
+            return kwargs
+        fitted = dict(kwargs)
+        if self._placing is None:
+            self._placing = self._place(hidden)
+        fitted["position_embeddings"], position_ids = self._placing
+        if kwargs.get("position_ids") is not None:
+            fitted["position_ids"] = position_ids
+        mask = kwargs.get("attention_mask")
+        if mask is not None:
+            # Cut by place and not by token: a reordered sequence is causal in its new order.
+            count = len(self._now)
+            fitted["attention_mask"] = mask[..., :count, :count]
+        return fitted
+
+    def _place(self, hidden: Tensor) -> tuple[Any, Tensor]:
+        """Rotary embeddings and position ids of the tokens that are left."""
+        position_ids = self._entry.position_ids[..., self._now.entry]
+        if self._renumbered:
+            counted = torch.arange(len(self._now), device=hidden.device)
+            position_ids = counted.expand_as(position_ids)
+        return self._adapter.decoder.rotary_emb(hidden, position_ids=position_ids), position_ids
+
+    def _producers(self, layer: int) -> Mapping[str, Producer]:
+        """Signals of the layer before, for the tokens as they stand now."""
+        producers: dict[str, Producer] = {
+            "hidden": lambda: Produced(self._now.table.features),
+            "text_embeddings": self._text_embeddings,
+        }
+        capture = self._tap.captures.get(layer - 1)
+        if capture is not None:
+            rows = self._rows.rows(layer - 1)
+            visual = rows[self._now.visual]
+            producers["attention_rows"] = lambda queries: self._attention_rows(
+                capture, rows, queries
+            )
+            producers["keys"] = lambda: Produced(capture.key.index_select(1, visual))
+            producers["values"] = lambda: Produced(capture.value.index_select(1, visual))
+        return producers
+
+    def _attention_rows(self, capture: Capture, rows: Tensor, queries: Queries) -> Produced:
+        places = self._now.queries_after_visual()
+        if queries == "last":
+            places = places[-1:]
+        if places.shape[0] == 0:
+            raise SignalError(
+                "no text follows the visual tokens, so no attention row looks at them",
+                allowed="a prompt whose question stands behind the picture",
+            )
+        index = rows.index_select(0, places)
+        attention = capture.rows(index)[:, :, rows[self._now.visual]]
+        return Produced(attention, capture.row_flops(int(index.shape[0])))
+
+    def _text_embeddings(self) -> Produced:
+        places = self._entry.sequence.queries_after_visual()
+        return Produced(self._adapter.text_embeddings(self._entry.input_ids[0, places]))

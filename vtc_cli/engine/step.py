@@ -1,0 +1,123 @@
+"""One decision: ask the stage, time it, check it, write it down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.errors import StageError, VtcError
+from vtc_cli.core.plan import Planned
+from vtc_cli.core.signals import Producer, Signals
+from vtc_cli.core.stage import EncoderStage, PrefillStage
+from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.trace import StageRecord, Trace
+from vtc_cli.engine.clock import synchronize
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What every signal view of one pass has in common."""
+
+    trace: Trace
+    grid: Grid
+    decoder_layers: int
+    budget: LayerBudget | None
+    seed: int
+    device: torch.device
+
+    def signals(
+        self, producers: Mapping[str, Producer], layer: int, entering_tokens: int | None
+    ) -> Signals:
+        """A fresh view for one decision at `layer`."""
+        return Signals(
+            producers,
+            grid=self.grid,
+            decoder_layers=self.decoder_layers,
+            original_tokens=self.grid.tokens,
+            layer=layer,
+            entering_tokens=entering_tokens,
+            budget=self.budget,
+            seed=self.seed,
+            synchronize=lambda: synchronize(self.device),
+        )
+
+
+def decide(
+    planned: Planned[EncoderStage] | Planned[PrefillStage],
+    tokens: TokenTable,
+    signals: Signals,
+    scene: Scene,
+) -> tuple[Decision, TokenTable]:
+    """Run one encoder or prefill stage and record what it did.
+
+    Raises:
+        StageError: features are not finite, or the decision breaks its contract; names the stage
+            and the layer.
+    """
+    where = f"{planned.name} at {planned.stage.phase} layer {signals.layer}"
+    if not bool(torch.isfinite(tokens.features).all()):
+        raise StageError("features with NaN or infinity", where=where, hint="try --dtype float32")
+    decision, elapsed_ms = timed(lambda: planned.stage.decide(tokens, signals), scene, where)
+    try:
+        after = tokens.apply(decision)
+    except StageError as error:
+        raise StageError(error.found, where=where) from error
+    scene.trace.records.append(
+        StageRecord(
+            stage=planned.name,
+            phase=planned.stage.phase,
+            layer=signals.layer,
+            before=len(tokens),
+            after=len(after),
+            decision=decision,
+            holder=after.state(),
+            anchor=after.anchor.cpu(),
+            protected_tokens=int(after.protected.sum()),
+            decision_ms=max(elapsed_ms - signals.cost.ms, 0.0),
+            signal_ms=signals.cost.ms,
+            signal_flops=signals.cost.flops,
+            signals=tuple(signals.cost.names),
+        )
+    )
+    return decision, after
+
+
+def timed(call: Any, scene: Scene, where: str) -> tuple[Any, float]:
+    """The result of `call()` and its milliseconds; errors of stages learn where they happened."""
+    synchronize(scene.device)
+    start = time.perf_counter()
+    try:
+        result = call()
+    except VtcError as error:
+        error.where = error.where or where
+        raise
+    synchronize(scene.device)
+    return result, (time.perf_counter() - start) * 1000
+
+
+class RowMap:
+    """Which row of a captured layer each current row was, through later decisions."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, Tensor] = {}
+
+    def start(self, layer: int, rows: int, device: torch.device) -> None:
+        """Layer `layer` was captured with the rows as they stand now."""
+        self._rows[layer] = torch.arange(rows, device=device)
+
+    def select(self, index: Tensor) -> None:
+        """The current rows became rows `index` of themselves."""
+        self._rows = {layer: rows.index_select(0, index) for layer, rows in self._rows.items()}
+
+    def rows(self, layer: int) -> Tensor:
+        """(n,) rows of captured layer `layer` for the current rows."""
+        return self._rows[layer]

@@ -1,0 +1,1 @@
+"""What all adapters share: the contract, geometry, offline models, loading."""

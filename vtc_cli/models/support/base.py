@@ -1,0 +1,150 @@
+"""What the engine needs to know of a model family; one adapter file a family provides it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vtc_cli.core.media import Media
+from vtc_cli.core.shape import ModelShape
+from vtc_cli.core.tokens import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A question about one picture as the model takes it.
+
+    Attributes:
+        input_ids: (1, S) int64, one placeholder for each original visual token.
+        position_ids: (..., 1, S) int64, ids of the uncompressed prompt.
+        visual_index: (N0,) int64, places of the placeholders in the sequence, raster order.
+        encoder_inputs: what the vision tower takes, for instance `pixel_values`.
+        grid: geometry of the N0 visual tokens.
+        patch_boxes: (N0, 4) float, left, top, right, bottom of every token in picture pixels.
+        question: the text asked.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    visual_index: Tensor
+    encoder_inputs: Mapping[str, Tensor]
+    grid: Grid
+    patch_boxes: NDArray[np.float64]
+    question: str
+
+    @property
+    def prompt_tokens(self) -> int:
+        """S, all tokens of the uncompressed prompt."""
+        return int(self.input_ids.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderOutput:
+    """What the encoder gives: `features` (N, d) and the library's own object that carries them."""
+
+    features: Tensor
+    carrier: Any
+
+
+class Adapter(ABC):
+    """One loaded model with its processor.
+
+    Class attributes:
+        family: name of the adapter file.
+        model_types: values of `config.model_type` that the adapter handles.
+        provides: names of the signals that the family can give.
+    """
+
+    family: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]
+    provides: ClassVar[frozenset[str]]
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model
+        self.processor = processor
+
+    @classmethod
+    @abstractmethod
+    def load(cls, source: str, **options: Any) -> Adapter:
+        """Load a checkpoint in the Hugging Face format; `options` go to `from_pretrained`."""
+
+    @classmethod
+    @abstractmethod
+    def narrow(cls, seed: int) -> Adapter:
+        """Random weights at true depth and token geometry, shrunk in width."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def decoder(self) -> Any:
+        """The text model with `layers`, `rotary_emb` and `embed_tokens`."""
+        return self.model.get_decoder()
+
+    @property
+    @abstractmethod
+    def shape(self) -> ModelShape:
+        """Sizes of the model."""
+
+    @property
+    @abstractmethod
+    def tower_layers(self) -> Sequence[nn.Module]:
+        """Blocks of the vision tower."""
+
+    @abstractmethod
+    def tower_attention(self, layer: int) -> nn.Module:
+        """The attention module of tower block `layer`."""
+
+    @property
+    @abstractmethod
+    def projector(self) -> nn.Module:
+        """The map from tower states to decoder width."""
+
+    @property
+    def decoder_layers(self) -> Sequence[nn.Module]:
+        """Blocks of the decoder."""
+        layers: Sequence[nn.Module] = self.decoder.layers
+        return layers
+
+    def decoder_attention(self, layer: int) -> nn.Module:
+        """The attention module of decoder block `layer`."""
+        module: nn.Module = self.decoder.layers[layer].self_attn
+        return module
+
+    @abstractmethod
+    def prepare(self, media: Media, question: str) -> Prompt:
+        """Turn a picture and a question into model inputs on the device."""
+
+    @abstractmethod
+    def encode(self, prompt: Prompt) -> EncoderOutput:
+        """Run tower and projector."""
+
+    @abstractmethod
+    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
+        """Arguments that hand `features` (N, d) to the model in place of the encoder's own."""
+
+    def text_embeddings(self, token_ids: Tensor) -> Tensor:
+        """(T, d) embeddings of `token_ids` (T,)."""
+        embeddings: Tensor = self.decoder.embed_tokens(token_ids)
+        return embeddings
+
+    def stop_ids(self) -> frozenset[int]:
+        """Token ids that end an answer."""
+        ids = self.model.generation_config.eos_token_id
+        return frozenset([] if ids is None else [ids] if isinstance(ids, int) else ids)
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """The words of `token_ids` without special tokens."""
+        tokenizer = self.processor.tokenizer
+        words: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return words.strip()

@@ -1,0 +1,210 @@
+"""From the name a user gives to a loaded adapter: `tiny`, `narrow:<family>`, a folder, a hub id."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vtc_cli.core.discover import assets_folder, load_module, sources
+from vtc_cli.core.errors import MemoryExhaustedError, ModelError
+from vtc_cli.core.trace import ModelFacts
+from vtc_cli.models.support.base import Adapter
+
+TINY = "tiny"
+NARROW = "narrow:"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
+NARROW_SEED = 0
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load: each may be `auto` where the comment says so.
+
+    Attributes:
+        device: auto | cpu | cuda | cuda:1 | mps.
+        dtype: auto | float32 | bfloat16 | float16; auto is float32 on a CPU and bfloat16 elsewhere.
+        attention: sdpa | flash_attention_2 | eager.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    attention: str = "sdpa"
+
+
+def load_model(name: str, options: LoadOptions) -> tuple[Adapter, ModelFacts]:
+    """Load the model `name`.
+
+    Raises:
+        ModelError: unknown name, unsupported architecture, broken or missing weights, a device
+            that is not there.
+    """
+    device, dtype = _device(options.device), _dtype(options.dtype, options.device)
+    with _load_errors(name):
+        adapter, weights = _adapter(name, dtype, options.attention)
+        adapter.model.to(device=device, dtype=dtype)
+    facts = ModelFacts(
+        id=name,
+        family=adapter.family,
+        weights=weights,
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(device),
+        attention=options.attention,
+        shape=adapter.shape,
+    )
+    return adapter, facts
+
+
+def _adapter(name: str, dtype: torch.dtype, attention: str) -> tuple[Adapter, str]:
+    """The adapter and what its weights are: trained, pretrained or random."""
+    if name.startswith(NARROW):
+        adapter = _family(name.removeprefix(NARROW)).narrow(NARROW_SEED)
+        adapter.model.set_attn_implementation(attention)
+        return adapter, "random"
+    source = str(assets_folder() / TINY) if name == TINY else name
+    family = _family_of(source)
+    loaded = family.load(source, dtype=dtype, attn_implementation=attention, use_safetensors=True)
+    return loaded, "trained" if name == TINY else "pretrained"
+
+
+def family_class(name: str) -> type[Adapter]:
+    """The adapter that the family file `name` defines.
+
+    Raises:
+        ModelError: the file defines no adapter of that family.
+    """
+    module = load_module("models", name)
+    for value in vars(module).values():
+        mine = inspect.isclass(value) and value.__module__ == module.__name__
+        if mine and issubclass(value, Adapter) and value.family == name:
+            family: type[Adapter] = value
+            return family
+    raise ModelError(
+        "the module defines no adapter of its own name",
+        where=sources("models")[name].origin,
+        allowed=f"a concrete subclass of Adapter with family = {name!r}",
+    )
+
+
+def _family(name: str) -> type[Adapter]:
+    """The adapter class of a family."""
+    families = sources("models")
+    if name not in families:
+        near = difflib.get_close_matches(name, families, n=1)
+        raise ModelError(
+            f"no model family {name}",
+            allowed=", ".join(sorted(families)),
+            hint=f"{NARROW}{near[0] if near else sorted(families)[0]}",
+        )
+    return family_class(name)
+
+
+def _family_of(source: str) -> type[Adapter]:
+    """The adapter class for a checkpoint, by the `model_type` of its configuration."""
+    model_type = _model_type(source)
+    for name in sources("models"):
+        family = family_class(name)
+        if model_type in family.model_types:
+            return family
+    supported = sorted({kind for f in sources("models") for kind in family_class(f).model_types})
+    raise ModelError(
+        f"a checkpoint of architecture {model_type}",
+        where=source,
+        allowed=", ".join(supported),
+        hint="vtc_cli/models/ holds one adapter file a family; README tells how to add one",
+    )
+
+
+def _model_type(source: str) -> str:
+    """`model_type` from config.json of a folder or of the hub."""
+    folder = Path(source).expanduser()
+    if folder.exists() or source.startswith((".", "/", "~")):
+        return _local_model_type(folder)
+    from transformers import AutoConfig
+
+    config: Any = AutoConfig.from_pretrained(source)
+    return str(config.model_type)
+
+
+def _local_model_type(folder: Path) -> str:
+    """`model_type` of a local checkpoint.
+
+    Raises:
+        ModelError: no folder, no readable config.json, or no model_type in it.
+    """
+    path = folder / "config.json"
+    wanted = "a folder with config.json, *.safetensors and the processor's files"
+    if not path.is_file():
+        found = "a folder without config.json" if folder.is_dir() else "no such folder"
+        raise ModelError(found, where=str(folder), allowed=wanted)
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(
+            f"config.json cannot be used: {error}", where=str(path), allowed=wanted
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    """The device, checked to be there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"no device {name}", allowed="auto, cpu, cuda, cuda:N, mps") from error
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(device.type, False):
+        there = [kind for kind, here in present.items() if here]
+        raise ModelError(
+            f"device {name} is not on this machine", allowed=", ".join(there), hint="--device auto"
+        )
+    return device
+
+
+def _dtype(name: str, device: str) -> torch.dtype:
+    """The dtype of weights and activations."""
+    if name == "auto":
+        return torch.float32 if _device(device).type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise ModelError(f"no dtype {name}", allowed=f"auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+@contextmanager
+def _load_errors(name: str) -> Iterator[None]:
+    """Turn what the libraries raise over a checkpoint into one clear error."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryExhaustedError(str(error).splitlines()[0], where=name) from error
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
+        raise ModelError(
+            _first_line(error),
+            where=name,
+            allowed=f"{TINY}, {NARROW}<family>, a local checkpoint folder, or a hub id on a "
+            "machine that can reach the hub or has it cached",
+        ) from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in {"safetensors", "huggingface_hub"}:
+            raise
+        raise ModelError(
+            _first_line(error), where=name, allowed="readable *.safetensors"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,0 +1,112 @@
+"""Models and processors made from nothing: random weights, a byte tokenizer, no download."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+IMAGE_TOKEN = "<image>"
+BYTES = 256  # tokens of the byte tokenizer before the special ones
+SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", IMAGE_TOKEN)
+
+
+def random_llava(
+    seed: int,
+    *,
+    width: int,
+    vision_layers: int,
+    decoder_layers: int,
+    heads: int = 4,
+    image_size: int = 336,
+    patch_size: int = 14,
+) -> Any:
+    """A seeded random `LlavaForConditionalGeneration` in float32 on the CPU.
+
+    Linear weights are four times the library's initial scale, so that what a token says moves the
+    logits by far more than rounding does.
+    """
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+    from transformers import LlavaForConditionalGeneration as Llava
+
+    vision = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=heads,
+        image_size=image_size,
+        patch_size=patch_size,
+        projection_dim=width,
+    )
+    text = LlamaConfig(
+        vocab_size=BYTES + len(SPECIAL_TOKENS),
+        hidden_size=width,
+        intermediate_size=(width * 11 // 4 + 7) // 8 * 8,
+        num_hidden_layers=decoder_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        max_position_embeddings=4096,
+        pad_token_id=BYTES,
+        bos_token_id=BYTES + 1,
+        eos_token_id=BYTES + 2,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=BYTES + 3,
+        vision_feature_layer=-2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = Llava(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(4.0)
+    return model
+
+
+def byte_processor(model: Any) -> Any:
+    """A stock `LlavaProcessor` whose tokenizer knows every byte, for `model`."""
+    from transformers import LlavaProcessor
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    vision = model.config.vision_config
+    return LlavaProcessor(
+        image_processor=LlavaImageProcessorPil(
+            do_pad=True,
+            do_center_crop=False,
+            size={"height": vision.image_size, "width": vision.image_size},
+        ),
+        tokenizer=byte_tokenizer(),
+        patch_size=vision.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token=IMAGE_TOKEN,
+    )
+
+
+def byte_tokenizer() -> Any:
+    """A tokenizer of the 256 bytes and four special tokens."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: index for index, character in enumerate(alphabet)}
+    vocabulary |= {token: BYTES + index for index, token in enumerate(SPECIAL_TOKENS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=alphabet[0]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            pre_tokenizers.Split("", "isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    pad, bos, eos, _ = SPECIAL_TOKENS
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad, bos_token=bos, eos_token=eos
+    )
+    fast.image_token = IMAGE_TOKEN
+    fast.image_token_id = BYTES + 3
+    return fast
