@@ -148,10 +148,14 @@ class Hidden:
     """Columns (logical indices of the uncompressed prompt) that a layer may not see.
 
     `prefill[layer]` is (N,) bool; `decode[layer]` is (steps, kv_heads, N) bool, by decode step.
+    Where positions are renumbered, `prompt_positions[layer]` (N,) holds the rotary position of each
+    prompt column and `first_query[layer]` that of the first generated token.
     """
 
     prefill: dict[int, Tensor] = field(default_factory=dict)
     decode: dict[int, Tensor] = field(default_factory=dict)
+    prompt_positions: dict[int, Tensor] = field(default_factory=dict)
+    first_query: dict[int, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -173,6 +177,12 @@ def oracle(adapter: LlavaAdapter, hidden: Hidden, prompt_tokens: int) -> Iterato
             step = past - prompt_tokens
             blocked[:, :prompt_tokens] |= hidden.decode[layer][step].repeat_interleave(groups, 0)
         seen &= ~blocked[None, :, None] | (column[None] == row)[None, None]
+        if layer in hidden.prompt_positions:
+            ids = hidden.prompt_positions[layer]
+            if past:
+                ids = torch.tensor([hidden.first_query[layer] + past - prompt_tokens])
+            rotary = adapter.decoder.rotary_emb(args[0], position_ids=ids[None])
+            kwargs["position_embeddings"] = rotary
         lowest = torch.finfo(torch.float32).min
         kwargs["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, lowest)
         return args, kwargs

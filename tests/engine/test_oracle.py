@@ -192,6 +192,22 @@ def test_prune_and_cache_policy_together_equal_the_masked_full_model(
     torch.testing.assert_close(ours, masked, atol=ATOL, rtol=0)
 
 
+def test_renumbered_positions_equal_the_masked_model_with_those_positions(
+    adapter: LlavaAdapter, prompt: Prompt, free_run: tuple[list[int], Tensor]
+) -> None:
+    """Each layer counts its tokens anew; a query stands at its layer's own number of entries."""
+    tokens, _ = free_run
+    plan = plan_of(ShrinkingPrune(), positions="renumbered")
+    trace, ours = run(adapter, prompt, plan, tokens)
+    hidden = Hidden(prefill=alive_to_hidden(alive_per_layer(trace, 6), prompt))
+    for layer, columns in hidden.prefill.items():
+        hidden.prompt_positions[layer] = ((~columns).cumsum(0) - 1).clamp_min(0)
+        hidden.first_query[layer] = int((~columns).sum())
+    with oracle(adapter, hidden, prompt.prompt_tokens):
+        masked = plain_logits(adapter, prompt, tokens)
+    torch.testing.assert_close(ours, masked, atol=ATOL, rtol=0)
+
+
 def test_renumbered_positions_are_another_answer(
     adapter: LlavaAdapter, prompt: Prompt, free_run: tuple[list[int], Tensor]
 ) -> None:

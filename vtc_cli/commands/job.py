@@ -1,0 +1,152 @@
+"""One job: a picture, a question and a recipe become traces; what `run` and batches share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from vtc_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from vtc_cli.core.media import Media
+    from vtc_cli.core.plan import Fidelity, Plan
+    from vtc_cli.core.trace import Trace
+    from vtc_cli.engine.decode import Generation
+    from vtc_cli.engine.session import Session
+    from vtc_cli.models.support.base import Prompt
+    from vtc_cli.recipe.load import Recipe
+
+Budget = float | Literal["default"] | None
+ShowText = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What the command line says about the plan.
+
+    Attributes:
+        budget: tokens, `default` for the recipe's own, None for none.
+        fidelity: sound or official, None for the recipe's own.
+        exact_layers: take layer numbers literally.
+    """
+
+    budget: Budget = "default"
+    fidelity: Fidelity | None = None
+    exact_layers: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job leaves.
+
+    Attributes:
+        trace: the run under the recipe.
+        prompt: model inputs, for the geometry of pictures.
+        baseline: the full model beside it, if asked for.
+        nll: nats a token of the full model's answer under the recipe, with a baseline.
+        baseline_nll: the same under the full model.
+    """
+
+    trace: Trace
+    prompt: Prompt
+    baseline: Trace | None = None
+    nll: float | None = None
+    baseline_nll: float | None = None
+
+
+def parse_budget(text: str) -> Budget:
+    """`default`, `none` or a number of tokens.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text == "default":
+        return "default"
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--budget {text!r}",
+            allowed="a number of tokens, `default` or `none`",
+            hint="--budget 64",
+        ) from error
+
+
+def parse_fidelity(text: str | None) -> Fidelity | None:
+    """`sound`, `official` or nothing.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text is None or text == "sound" or text == "official":
+        return text
+    raise UsageError(f"--fidelity {text!r}", allowed="sound, official")
+
+
+def make_plan(session: Session, prompt: Prompt, recipe: Recipe, options: PlanOptions) -> Plan:
+    """The recipe resolved for the loaded model and this input."""
+    from vtc_cli.recipe.resolve import resolve
+
+    return resolve(
+        recipe,
+        session.adapter.shape,
+        family_signals=session.adapter.provides,
+        original_tokens=prompt.grid.tokens,
+        budget=options.budget,
+        fidelity=options.fidelity,
+        exact_layers=options.exact_layers,
+    )
+
+
+def do_job(
+    session: Session,
+    media: Media,
+    question: str,
+    recipe: Recipe,
+    options: PlanOptions,
+    generation: Generation,
+    *,
+    repeats: int = 1,
+    baseline: bool = False,
+    show_text: ShowText | None = None,
+) -> Outcome:
+    """Answer one question and, with `baseline`, let the full model answer beside it."""
+    prompt = session.adapter.prepare(media, question)
+    plan = make_plan(session, prompt, recipe, options)
+    trace = session.run(
+        prompt, plan, generation, repeats=repeats, on_token=_stream(session, show_text)
+    )
+    trace.warnings.extend(media.warnings)
+    if not baseline:
+        return Outcome(trace, prompt)
+    from vtc_cli.core.plan import Plan
+
+    full_plan = Plan("full")
+    full = session.run(prompt, full_plan, generation, repeats=repeats)
+    return Outcome(
+        trace,
+        prompt,
+        full,
+        nll=session.answer_nll(prompt, plan, full.answer_ids, generation.seed),
+        baseline_nll=session.answer_nll(prompt, full_plan, full.answer_ids, generation.seed),
+    )
+
+
+def _stream(session: Session, show_text: ShowText | None) -> Callable[[list[int]], None] | None:
+    """A listener that shows the words each new token adds."""
+    if show_text is None:
+        return None
+    shown = ""
+
+    def listen(token_ids: list[int]) -> None:
+        nonlocal shown
+        text = session.adapter.text(token_ids)
+        if text.startswith(shown) and not text.endswith("\ufffd"):  # half of a character
+            show_text(text[len(shown) :])
+            shown = text
+
+    return listen
+

@@ -1,0 +1,131 @@
+"""The options of `vtc run`, one line each, and the checked set of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vtc_cli.commands.listing import Format
+from vtc_cli.core.errors import UsageError
+
+PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+MediaArgument = Annotated[str, typer.Argument(metavar="MEDIA", help="A picture; - reads stdin.")]
+QuestionArgument = Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask about it.")]
+BudgetOption = Annotated[
+    str,
+    typer.Option("--budget", "-b", help="Tokens, `default` or `none`.", rich_help_panel=PLAN),
+]
+FidelityOption = Annotated[
+    str | None, typer.Option(help="sound or official.", rich_help_panel=PLAN)
+]
+ExactLayersOption = Annotated[
+    bool, typer.Option("--exact-layers", help="Take layers literally.", rich_help_panel=PLAN)
+]
+MaxTokensOption = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, help="Longest answer.", rich_help_panel=ANSWER)
+]
+TemperatureOption = Annotated[
+    float, typer.Option(min=0.0, help="0 is greedy.", rich_help_panel=ANSWER)
+]
+TopPOption = Annotated[
+    float, typer.Option(help="Nucleus of sampling, in (0, 1].", rich_help_panel=ANSWER)
+]
+RepeatsOption = Annotated[
+    int,
+    typer.Option(min=1, help="Timed passes; above 1 a pass more warms up.", rich_help_panel=REPORT),
+]
+BaselineOption = Annotated[
+    bool, typer.Option("--baseline", help="Run the full model beside it.", rich_help_panel=REPORT)
+]
+OverlayOption = Annotated[
+    Path | None,
+    typer.Option(help="Write a picture of kept and dropped patches.", rich_help_panel=REPORT),
+]
+OutputFileOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Also write the JSON here.", rich_help_panel=REPORT),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit 3 if a stage did nothing.", rich_help_panel=REPORT)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the command line asks of a run; field names are the option names."""
+
+    media: str
+    question: str
+    recipe: str
+    budget: str
+    fidelity: str | None
+    exact_layers: bool
+    model: str
+    device: str
+    dtype: str
+    attn: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    repeats: int
+    baseline: bool
+    overlay: Path | None
+    output_file: Path | None
+    strict: bool
+    format: Format
+
+    def check(self) -> None:
+        """Refuse what cannot work before a model is loaded.
+
+        Raises:
+            UsageError: empty question, impossible sampling, results that cannot be written.
+        """
+        if not self.question.strip():
+            raise UsageError(
+                "the question is empty",
+                where="QUESTION",
+                allowed="some text",
+                hint='vtc run picture.png "what is in the picture?"',
+            )
+        if not 0.0 < self.top_p <= 1.0:
+            raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
+        for flag, path in (("--output", self.output_file), ("--overlay", self.overlay)):
+            if path is not None:
+                check_writable(path, flag)
+        if self.overlay is not None and self.overlay.suffix.lower() not in PICTURE_SUFFIXES:
+            raise UsageError(
+                f"--overlay {self.overlay}",
+                allowed=f"a file name ending in {', '.join(PICTURE_SUFFIXES)}",
+            )
+
+
+def check_writable(path: Path, flag: str) -> None:
+    """See that `path` can be created or overwritten; an existing file stays untouched.
+
+    Raises:
+        UsageError: missing or read-only folder, or `path` is a folder.
+    """
+    allowed = "a file in a folder that exists and can be written"
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", where=flag, allowed=allowed)
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"the folder {path.parent} does not exist",
+            where=flag,
+            allowed=allowed,
+            hint=f"mkdir -p {path.parent}",
+        )
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{path}: {reason}", where=flag, allowed=allowed) from error
+    if not existed:
+        path.unlink()

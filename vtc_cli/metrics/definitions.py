@@ -1,0 +1,174 @@
+"""What each reported figure means; printed by `vtc explain` without loading any model library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One figure of a report.
+
+    Attributes:
+        name: how it is called.
+        fields: where it stands in the result file.
+        meaning: what it is.
+        formula: how it is computed.
+        unit: of the number.
+        source: where the convention comes from or what the figure is read from.
+        aliases: other names that `vtc explain` accepts.
+    """
+
+    name: str
+    fields: str
+    meaning: str
+    formula: str
+    unit: str
+    source: str
+    aliases: tuple[str, ...] = ()
+
+
+_ALL = (
+    Definition(
+        "tokens",
+        "tokens.original, tokens.text, tokens.per_layer, tokens.by_stage",
+        "Visual tokens in each place of the model. Three counts are reported together, because "
+        "papers mean different ones: `entering`, `layer_average` and `final`.",
+        "per_layer[l] = visual tokens that decoder layer l processed in the prefill",
+        "tokens",
+        "counted in the pass itself",
+    ),
+    Definition(
+        "entering",
+        "tokens.entering",
+        "Visual tokens that decoder layer 0 processes, after all encoder stages.",
+        "per_layer[0]",
+        "tokens",
+        "counted in the pass itself",
+    ),
+    Definition(
+        "layer_average",
+        "tokens.layer_average, tokens.requested",
+        "Mean over decoder layers of the visual tokens processed there; a budget asks for it.",
+        "sum(per_layer) / layers",
+        "tokens",
+        'the "equivalent tokens" of SparseVLM (arXiv 2410.04417) and MustDrop (2411.10803)',
+        ("average", "budget", "equivalent"),
+    ),
+    Definition(
+        "final",
+        "tokens.final",
+        "Visual tokens that the last decoder layer still processes.",
+        "per_layer[layers - 1]",
+        "tokens",
+        "counted in the pass itself",
+    ),
+    Definition(
+        "flops",
+        "flops.full, flops.compressed, flops.prefill_ratio",
+        "Floating-point operations of the matrix products. Attention counts the full rectangle of "
+        "queries and keys, the causal half is not discounted. The output head is counted for one "
+        "row, the last of the prompt, and for one row a decode step. `compression` holds signals, "
+        "decisions and weighted means, apart from all others. `decode_step` is the first step "
+        "after the first token. Norms, softmax, rotary embeddings, activations and residual sums "
+        "are not counted: about 1 % at ordinary width. `full` is computed from the sizes of the "
+        "model, it need not run.",
+        "layer(Q, K) = 2 Q [ d (2 h e + 2 g e) + 2 K h e + n d m ]\n"
+        "prefill = sum over layers of layer(S_l, S_l) + 2 d V\n"
+        "decode_step = sum over layers of layer(1, entries_l + 1) + 2 d V\n"
+        "vision = 2 patches patch_inputs d_v + sum over tower layers of layer(rows_l, rows_l)\n"
+        "projector = sum over maps of 2 tokens inputs outputs\n"
+        "prefill_ratio = compressed.prefill / full.prefill\n"
+        "with d width, h heads, g key/value heads, e channels a head, m MLP width,\n"
+        "n = 3 gated MLP or 2, V vocabulary, S_l tokens in layer l",
+        "operations; one multiply-add = 2",
+        "convention of torch.utils.flop_counter, agreement within 1 % is tested",
+        ("flop", "operations", "prefill_ratio", "decode_step", "compression"),
+    ),
+    Definition(
+        "kv",
+        "kv.bytes, kv.full_bytes, kv.entries_per_layer",
+        "Size of the key/value cache after the prompt and after the cache policies. `bytes` is "
+        "counted from the tensors in the cache; `full_bytes` is what the uncompressed prompt takes.",
+        "full_bytes = 2 * kv_heads * head_dim * prompt_tokens * itemsize * layers",
+        "bytes (kB = 1000, MB = 1000 kB)",
+        "the tensors of the cache; ragged heads by their true entries",
+        ("cache", "kv_bytes"),
+    ),
+    Definition(
+        "time",
+        "time_ms.vision, .compression, .prefill, .ttft, .decode_per_token, .total, .spread",
+        "Wall time, the device synchronised at each mark. `vision` is tower and projector, "
+        "`prefill` the decoder over the prompt, `ttft` both up to the first token; the time of "
+        "stages is inside these and listed once more as `compression`. With repeats the first "
+        "pass warms up and is not counted. A pass whose total lies more than 1.5 inter-quartile "
+        "ranges outside the quartiles is flagged.",
+        "median over passes; decode_per_token: median over all steps of all passes\n"
+        "spread = half the inter-quartile range (4 passes or more), else (max - min) / 2\n"
+        "ideal speed-up = full prefill FLOPs / compressed prefill FLOPs",
+        "ms",
+        "a monotonic clock around the model's own forward",
+        ("latency", "ttft", "time_ms", "prefill", "speedup", "spread"),
+    ),
+    Definition(
+        "memory",
+        "memory.peak_bytes, memory.kind",
+        "Largest memory in use during one pass. `cuda`: peak of the allocator, weights included. "
+        "`rss`: growth of the resident set over its size before the pass.",
+        "max over the pass",
+        "bytes",
+        "torch.cuda.max_memory_allocated, or the kernel's high-water mark VmHWM",
+        ("peak_bytes", "rss"),
+    ),
+    Definition(
+        "kl",
+        "baseline.fidelity.kl_first_token",
+        "Distance between the distributions of the first answer token under the full model and "
+        "under compression; 0 means the same distribution.",
+        "KL(full || compressed) = sum over tokens of p_full (ln p_full - ln p_compressed)",
+        "nats",
+        "logits of both passes, in float64",
+        ("kl_first_token",),
+    ),
+    Definition(
+        "top1",
+        "baseline.fidelity.top1_agree",
+        "Whether both models rank the same first answer token highest.",
+        "argmax(full logits) == argmax(compressed logits)",
+        "yes or no",
+        "logits of both passes",
+        ("top1_agree",),
+    ),
+    Definition(
+        "nll",
+        "baseline.fidelity.answer_nll_delta",
+        "How much less likely the full model's answer becomes under compression, teacher forced; "
+        "0 means as likely, positive means less likely.",
+        "mean over answer tokens of -ln p_compressed(token) minus the same with p_full",
+        "nats a token",
+        "a second, forced pass of each model",
+        ("answer_nll_delta",),
+    ),
+    Definition(
+        "exact_match",
+        "baseline.fidelity.exact_match",
+        "Whether both models gave the same answer, token for token.",
+        "full answer ids == compressed answer ids",
+        "yes or no",
+        "the two answers",
+        ("match",),
+    ),
+)
+
+DEFINITIONS: Mapping[str, Definition] = {definition.name: definition for definition in _ALL}
+
+
+def find(topic: str) -> Definition | None:
+    """The definition called `topic`, by name or alias, ignoring case and `tokens.`-like prefixes."""
+    wanted = topic.strip().lower().replace("-", "_")
+    for name in (wanted, wanted.rsplit(".", 1)[-1]):
+        for definition in _ALL:
+            if name == definition.name or name in definition.aliases:
+                return definition
+    return None

@@ -1,0 +1,114 @@
+"""Counts of visual tokens: three numbers that are always reported together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vtc_cli.core.trace import StageRecord, Trace
+
+
+@dataclass(frozen=True)
+class StageCount:
+    """Visual tokens before and after one stage; cache policies count visual entries a head."""
+
+    stage: str
+    phase: str
+    layer: int
+    before: int
+    after: int
+    note: str
+    protected: int
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """What became of the visual tokens.
+
+    Attributes:
+        original: N0, tokens of the uncompressed model.
+        entering: visual tokens that decoder layer 0 processed.
+        layer_average: mean over decoder layers of the visual tokens processed there.
+        final: visual tokens that the last decoder layer processed.
+        text: text tokens of the prompt.
+        requested: layer average asked for, None without a budget.
+        per_layer: visual tokens that each decoder layer processed.
+        by_stage: one entry a decision, in order.
+        warnings: stages that did nothing, with the reason if there is one.
+    """
+
+    original: int
+    entering: int
+    layer_average: float
+    final: int
+    text: int
+    requested: float | None
+    per_layer: tuple[int, ...]
+    by_stage: tuple[StageCount, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def gap_tokens(self) -> float | None:
+        """Achieved minus requested layer average, None without a budget."""
+        return None if self.requested is None else self.layer_average - self.requested
+
+
+def token_counts(trace: Trace) -> TokenCounts:
+    """Count the visual tokens of `trace`.
+
+    `layer_average = (1/D) * sum over layers of the visual tokens processed there`, the "equivalent
+    tokens" of FastV-like papers.
+    """
+    per_layer = tuple(trace.visual_tokens)
+    return TokenCounts(
+        original=trace.original_tokens,
+        entering=per_layer[0] if per_layer else 0,
+        layer_average=fmean(per_layer) if per_layer else 0.0,
+        final=per_layer[-1] if per_layer else 0,
+        text=trace.text_tokens,
+        requested=trace.plan.requested,
+        per_layer=per_layer,
+        by_stage=tuple(_stage_count(record) for record in trace.records),
+        warnings=tuple(idle_warnings(trace)),
+    )
+
+
+def idle_warnings(trace: Trace) -> list[str]:
+    """One warning for each stage that changed nothing at any of its layers."""
+    protected, busy, idle = 0, set[str](), dict[str, list[StageRecord]]()
+    for record in trace.records:
+        if _did_nothing(record, protected):
+            idle.setdefault(record.stage, []).append(record)
+        else:
+            busy.add(record.stage)
+        if record.phase != "decode":
+            protected = record.protected_tokens
+    return [_idle_text(name, records) for name, records in idle.items() if name not in busy]
+
+
+def _did_nothing(record: StageRecord, protected_before: int) -> bool:
+    unchanged = record.decision.is_identity and record.before == record.after
+    newly_protected = record.phase != "decode" and record.protected_tokens > protected_before
+    return unchanged and not newly_protected
+
+
+def _idle_text(name: str, records: list[StageRecord]) -> str:
+    places = ", ".join(str(record.layer) for record in records if record.layer >= 0)
+    where = f" (layer {places})" if places else ""
+    note = next((record.decision.note for record in records if record.decision.note), "")
+    reason = f": {note}" if note else f": all {records[0].before} tokens were kept"
+    return f"the stage {name} did nothing{where}{reason}"
+
+
+def _stage_count(record: StageRecord) -> StageCount:
+    return StageCount(
+        stage=record.stage,
+        phase=record.phase,
+        layer=record.layer,
+        before=record.before,
+        after=record.after,
+        note=record.decision.note,
+        protected=record.protected_tokens,
+    )
