@@ -90,7 +90,7 @@ _ALL = (
         "kv",
         "kv.bytes, kv.full_bytes, kv.entries_per_layer",
         "Size of the key/value cache after the prompt and after the cache policies. `bytes` is "
-        "counted from the tensors in the cache; `full_bytes` is what the uncompressed prompt takes.",
+        "counted from the tensors in the cache, `full_bytes` is that of the whole prompt.",
         "full_bytes = 2 * kv_heads * head_dim * prompt_tokens * itemsize * layers",
         "bytes (kB = 1000, MB = 1000 kB)",
         "the tensors of the cache; ragged heads by their true entries",
@@ -165,7 +165,7 @@ DEFINITIONS: Mapping[str, Definition] = {definition.name: definition for definit
 
 
 def find(topic: str) -> Definition | None:
-    """The definition called `topic`, by name or alias, ignoring case and `tokens.`-like prefixes."""
+    """The definition called `topic`, by name or alias; case and a dotted prefix do not matter."""
     wanted = topic.strip().lower().replace("-", "_")
     for name in (wanted, wanted.rsplit(".", 1)[-1]):
         for definition in _ALL:

@@ -77,7 +77,9 @@ def token_counts(trace: Trace) -> TokenCounts:
 
 def idle_warnings(trace: Trace) -> list[str]:
     """One warning for each stage that changed nothing at any of its layers."""
-    protected, busy, idle = 0, set[str](), dict[str, list[StageRecord]]()
+    protected = 0
+    busy: set[str] = set()
+    idle: dict[str, list[StageRecord]] = {}
     for record in trace.records:
         if _did_nothing(record, protected):
             idle.setdefault(record.stage, []).append(record)

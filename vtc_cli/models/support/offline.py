@@ -17,6 +17,7 @@ def random_llava(
     width: int,
     vision_layers: int,
     decoder_layers: int,
+    vision_width: int | None = None,
     heads: int = 4,
     image_size: int = 336,
     patch_size: int = 14,
@@ -30,13 +31,13 @@ def random_llava(
     from transformers import LlavaForConditionalGeneration as Llava
 
     vision = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=4 * width,
+        hidden_size=vision_width or width,
+        intermediate_size=4 * (vision_width or width),
         num_hidden_layers=vision_layers,
         num_attention_heads=heads,
         image_size=image_size,
         patch_size=patch_size,
-        projection_dim=width,
+        projection_dim=vision_width or width,
     )
     text = LlamaConfig(
         vocab_size=BYTES + len(SPECIAL_TOKENS),

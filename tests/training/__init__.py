@@ -1,0 +1,1 @@
+"""Tests of the generator, the training code and the shipped checkpoint."""

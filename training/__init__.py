@@ -1,0 +1,1 @@
+"""Everything that made the shipped checkpoint `tiny`: scenes, questions, phases, evaluation."""

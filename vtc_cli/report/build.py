@@ -1,0 +1,202 @@
+"""Turn traces into a result; the only place where metrics meet the JSON contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vtc_cli.core.media import Media
+from vtc_cli.core.plan import Plan, Planned
+from vtc_cli.core.trace import Trace
+from vtc_cli.metrics import fidelity
+from vtc_cli.metrics.flops import compression_flops, full_flops, trace_flops
+from vtc_cli.metrics.kv import full_kv_bytes
+from vtc_cli.metrics.latency import Latency, first_token_parts, latency, verdict
+from vtc_cli.metrics.tokens import token_counts
+from vtc_cli.report.result import SCHEMA_VERSION, BaselineBlock, FidelityBlock, Result
+
+TIMES = ("vision", "compression", "prefill", "ttft", "decode_per_token", "total")
+
+
+def build_result(
+    trace: Trace,
+    media: Media,
+    question: str,
+    *,
+    command: str,
+    argv: Sequence[str],
+    seed: int,
+    created: str,
+    baseline_trace: Trace | None = None,
+    nll: tuple[float, float] | None = None,
+) -> Result:
+    """Measure a trace.
+
+    Args:
+        trace: the run to report.
+        media: its picture or video.
+        question: its question.
+        command: name of the command, for instance `run`.
+        argv: the command line.
+        seed: of sampling and of random stages.
+        created: time of the run, ISO 8601.
+        baseline_trace: the full model on the same input, if it ran.
+        nll: mean NLL of the full model's answer (compressed, full), nats a token, if measured.
+    """
+    baseline = None if baseline_trace is None else _baseline(trace, baseline_trace, nll)
+    return Result.model_validate(
+        {
+            "command": command,
+            "schema_version": SCHEMA_VERSION,
+            "created": created,
+            "argv": list(argv),
+            "seed": seed,
+            "model": _model(trace),
+            "recipe": _recipe(trace.plan),
+            "input": _input(media, question),
+            **_measured(trace),
+            "baseline": baseline,
+            "verdict": _verdict(trace, baseline_trace),
+            "warnings": _warnings(trace, media),
+            "error": None,
+            "environment": dict(trace.environment),
+        }
+    )
+
+
+def _measured(trace: Trace) -> dict[str, Any]:
+    """The blocks that a run and its baseline share."""
+    return {
+        "answer": trace.answer,
+        "answer_tokens": len(trace.answer_ids),
+        "tokens": _tokens(trace),
+        "kv": _kv(trace),
+        "flops": _flops(trace),
+        "time_ms": _times(trace),
+        "memory": {"peak_bytes": trace.peak_bytes, "kind": trace.memory_kind},
+        "information": None,
+    }
+
+
+def _model(trace: Trace) -> dict[str, Any]:
+    facts = trace.model
+    names = ("id", "family", "weights", "dtype", "device", "attention")
+    depth = {"layers": facts.shape.decoder.layers, "vision_layers": facts.shape.vision.layers}
+    return {name: getattr(facts, name) for name in names} | depth
+
+
+def _recipe(plan: Plan) -> dict[str, Any]:
+    names = ("name", "path", "sha256", "fidelity", "positions")
+    return {name: getattr(plan, name) for name in names} | {
+        "stages": [_stage(planned) for planned in plan.stages]
+    }
+
+
+def _stage(planned: Planned[Any]) -> dict[str, Any]:
+    return {
+        "stage": planned.name,
+        "phase": planned.stage.phase,
+        "parameters": _plain(planned.resolved),
+        "declared": _plain(planned.declared),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Hyper-parameters as JSON holds them, so that a result equals its own round trip."""
+    if hasattr(value, "items"):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _input(media: Media, question: str) -> dict[str, Any]:
+    names = ("path", "kind", "sha256", "width", "height")
+    return {name: getattr(media, name) for name in names} | {
+        "frames": int(media.frames.shape[0]),
+        "question": question,
+    }
+
+
+def _tokens(trace: Trace) -> dict[str, Any]:
+    counts = token_counts(trace)
+    return asdict(counts) | {"gap": counts.gap_tokens}
+
+
+def _kv(trace: Trace) -> dict[str, Any]:
+    facts = trace.model
+    return {
+        "bytes": trace.kv_bytes,
+        "full_bytes": full_kv_bytes(facts.shape.decoder, trace.prompt_tokens, facts.dtype),
+        "entries_per_layer": trace.kv_entries,
+    }
+
+
+def _flops(trace: Trace) -> dict[str, Any]:
+    full = full_flops(trace.model.shape, trace.prompt_tokens, trace.grid.frames)
+    compressed = trace_flops(trace)
+    return {
+        "full": asdict(full),
+        "compressed": asdict(compressed) | {"compression": compression_flops(trace)},
+        "prefill_ratio": compressed.prefill / full.prefill,
+    }
+
+
+def _times(trace: Trace) -> dict[str, Any] | None:
+    times = latency(trace.timings)
+    if times is None:
+        return None
+    medians = {name: _part(times, name, "median_ms") for name in TIMES}
+    spreads = {name: _part(times, name, "spread_ms") for name in TIMES}
+    parts = first_token_parts(trace)
+    kind = times.spread_kind
+    return medians | {
+        "repeats": times.repeats,
+        "spread": None if kind is None else {"kind": kind, **spreads},
+        "outlier_passes": list(times.outlier_passes),
+        "first_token_shares": None if parts is None else asdict(parts),
+    }
+
+
+def _part(times: Latency, name: str, field: str) -> float | None:
+    value: float | None = getattr(getattr(times, name), field, None)
+    return value
+
+
+def _baseline(trace: Trace, full: Trace, nll: tuple[float, float] | None) -> BaselineBlock:
+    return BaselineBlock.model_validate(
+        {**_measured(full), "fidelity": _fidelity(trace, full, nll)}
+    )
+
+
+def _fidelity(trace: Trace, full: Trace, nll: tuple[float, float] | None) -> FidelityBlock:
+    kl, agree = None, None
+    if trace.first_logits is not None and full.first_logits is not None:
+        kl = fidelity.kl_nats(full.first_logits, trace.first_logits)
+        agree = fidelity.top1_agrees(full.first_logits, trace.first_logits)
+    return FidelityBlock(
+        kl_first_token=kl,
+        top1_agree=agree,
+        answer_nll_delta=None if nll is None else fidelity.answer_nll_delta(*nll),
+        exact_match=fidelity.exact_match(full.answer_ids, trace.answer_ids),
+    )
+
+
+def _verdict(trace: Trace, full: Trace | None) -> str:
+    expected = full_flops(trace.model.shape, trace.prompt_tokens, trace.grid.frames)
+    mine, theirs = latency(trace.timings), latency(full.timings) if full else None
+    achieved = None
+    if mine and theirs and mine.prefill.median_ms > 0:
+        achieved = theirs.prefill.median_ms / mine.prefill.median_ms
+    ideal = expected.prefill / trace_flops(trace).prefill
+    parts = first_token_parts(trace)
+    return verdict(parts, ideal=ideal, achieved=achieved, compressed=bool(trace.records))
+
+
+def _warnings(trace: Trace, media: Media) -> list[str]:
+    """What the reader must know, each thing once."""
+    found = [*media.warnings, *trace.warnings, *token_counts(trace).warnings]
+    times = latency(trace.timings)
+    if times and times.outlier_passes:
+        passes = ", ".join(str(place + 1) for place in times.outlier_passes)
+        found.append(f"outlier in time: pass {passes} of {times.repeats}")
+    return list(dict.fromkeys(found))

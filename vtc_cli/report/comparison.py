@@ -1,0 +1,99 @@
+"""Full model beside compressed model; a figure that is not known is left blank."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from vtc_cli.report.result import Result, TimeBlock
+from vtc_cli.report.units import flops, milliseconds, size
+
+Row = tuple[str, str, str, str, str]
+ROOM_FOR_NOTES = 72
+
+
+def comparison_table(result: Result, width: int) -> Table:
+    """Operations, cache, times and memory, numbers right-aligned with their units."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    for title in ("full", "compressed", "ratio"):
+        table.add_column(title, justify="right", no_wrap=True)
+    if width >= ROOM_FOR_NOTES:
+        table.add_column(_spread_title(result.time_ms), overflow="fold")
+    for row in _rows(result):
+        table.add_row(*(Text(cell) for cell in row[: len(table.columns)]))
+    return table
+
+
+def _rows(result: Result) -> list[Row]:
+    return [*_operations(result), *_cache(result), *_times(result), *_memory(result)]
+
+
+def _operations(result: Result) -> list[Row]:
+    full, mine = result.flops.full, result.flops.compressed
+    spent = mine.compression / full.prefill
+    return [
+        _counted("vision tower", full.vision, mine.vision),
+        _counted("LLM prefill", full.prefill, mine.prefill),
+        ("compression", "-", flops(mine.compression), _share(spent), "of the full prefill"),
+        _counted("decode step", full.decode_step, mine.decode_step),
+    ]
+
+
+def _counted(name: str, full: int, mine: int) -> Row:
+    return (name, flops(full), flops(mine), f"{mine / full:.2f}", "")
+
+
+def _cache(result: Result) -> list[Row]:
+    kv = result.kv
+    ratio = kv.bytes / kv.full_bytes if kv.full_bytes else 0.0
+    return [("KV cache", size(kv.full_bytes), size(kv.bytes), f"{ratio:.2f}", "")]
+
+
+def _times(result: Result) -> list[Row]:
+    if result.time_ms is None:
+        return []
+    ideal = f"ideal {1 / result.flops.prefill_ratio:.1f}x"
+    names = (
+        ("vision", "vision time", ""),
+        ("prefill", "prefill time", ideal),
+        ("ttft", "first token", ""),
+        ("decode_per_token", "per token", ""),
+    )
+    return [_time(result, field, title, note) for field, title, note in names]
+
+
+def _time(result: Result, field: str, title: str, note: str) -> Row:
+    mine = getattr(result.time_ms, field)
+    baseline = result.baseline.time_ms if result.baseline else None
+    full = getattr(baseline, field, None)
+    speedup = f"{full / mine:.1f}x" if full and mine else ""
+    spread = getattr(result.time_ms.spread if result.time_ms else None, field, None)
+    notes = [] if spread is None else [f"± {milliseconds(spread)}"]
+    notes += [note] if note and speedup else []
+    return (title, _milliseconds(full), _milliseconds(mine), speedup, "   ".join(notes))
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else milliseconds(value)
+
+
+def _memory(result: Result) -> list[Row]:
+    mine = result.memory.peak_bytes
+    full = result.baseline.memory.peak_bytes if result.baseline else None
+    if mine is None:
+        return []
+    ratio = f"{mine / full:.2f}" if full else ""
+    kind = "device memory" if result.memory.kind == "cuda" else "growth of the resident set"
+    return [("peak memory", "" if full is None else size(full), size(mine), ratio, kind)]
+
+
+def _share(value: float) -> str:
+    return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"
+
+
+def _spread_title(times: TimeBlock | None) -> str:
+    if times is None or times.spread is None:
+        return ""
+    kind = "half IQR" if times.spread.kind == "half_iqr" else "half range"
+    return f"± {kind}, {times.repeats} passes"

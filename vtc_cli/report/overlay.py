@@ -1,0 +1,163 @@
+"""The overlay: one panel a stage, showing which patches stayed, merged or left, and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from vtc_cli.core.errors import UsageError
+from vtc_cli.core.media import Media
+from vtc_cli.core.trace import StageRecord, Trace
+from vtc_cli.report.marks import draw_mark
+from vtc_cli.report.panel import draw_panel, make_view, reduced
+
+PAPER = (250, 250, 248)
+INK = (28, 28, 30)
+SOFT_INK = (104, 104, 110)
+MARGIN = 24
+GAP = 20
+TITLE_HEIGHT = 46
+LEGEND_LINE = 26
+PANELS_A_ROW = 4
+TITLE_SIZE, TEXT_SIZE = 16, 14
+PANEL_CAPTION = tuple[str, str]
+
+
+def draw_overlay(
+    trace: Trace, media: Media, patch_boxes: NDArray[np.float64], frame: int = 0
+) -> Image.Image:
+    """Draw the picture and one panel for each encoder and prefill stage.
+
+    Args:
+        trace: the run.
+        media: its picture or video.
+        patch_boxes: (N0, 4) left, top, right, bottom of every original token in pixels of the
+            picture; boxes of padding may lie outside.
+        frame: which frame of a video.
+
+    Raises:
+        UsageError: `frame` does not exist.
+    """
+    if not 0 <= frame < trace.grid.frames:
+        raise UsageError(f"frame {frame}", allowed=f"0 to {trace.grid.frames - 1}")
+    grid = (trace.grid.frames, trace.grid.rows, trace.grid.columns)
+    view = make_view(media.picture(frame), patch_boxes.reshape(*grid, 4)[frame])
+    records = [record for record in trace.records if record.holder is not None]
+    panels = [reduced(view.picture)]
+    dropped_at = np.full(grid, -1, dtype=np.int64)
+    for number, record in enumerate(records):
+        holder = _holder(record).reshape(grid)
+        dropped_at[(holder < 0) & (dropped_at < 0)] = number
+        panels.append(draw_panel(view, holder[frame], dropped_at[frame]))
+    captions = [_picture_caption(trace), *(_caption(trace, record) for record in records)]
+    return _sheet(panels, captions, _legend(records, dropped_at))
+
+
+def save_overlay(
+    path: Path,
+    trace: Trace,
+    media: Media,
+    patch_boxes: NDArray[np.float64],
+    frame: int = 0,
+) -> None:
+    """Draw the overlay and write it to `path`; the ending of the name chooses the format."""
+    draw_overlay(trace, media, patch_boxes, frame).save(path)
+
+
+def _holder(record: StageRecord) -> NDArray[np.int64]:
+    assert record.holder is not None
+    holder: NDArray[np.int64] = record.holder.cpu().numpy()
+    return holder
+
+
+def _picture_caption(trace: Trace) -> PANEL_CAPTION:
+    return "the picture", f"{trace.original_tokens} tokens"
+
+
+def _caption(trace: Trace, record: StageRecord) -> PANEL_CAPTION:
+    kind = "vision layer" if record.phase == "encoder" else "decoder layer"
+    place = "after the projector" if record.layer < 0 else f"{kind} {record.layer}"
+    return _short(record), f"{place} · {record.after} of {trace.original_tokens} tokens"
+
+
+def _short(record: StageRecord) -> str:
+    return record.stage.rsplit(".", 1)[-1]
+
+
+def _legend(
+    records: list[StageRecord], dropped_at: NDArray[np.int64]
+) -> list[tuple[int | None, str]]:
+    """A line for each stage that dropped patches, one for merged patches if there are any."""
+    lines: list[tuple[int | None, str]] = []
+    for number, record in enumerate(records):
+        count = int((dropped_at == number).sum())
+        if count:
+            layer = f" at layer {record.layer}" if record.layer >= 0 else ""
+            noun = "patch" if count == 1 else "patches"
+            lines.append((number, f"{count} {noun} dropped by {_short(record)}{layer}"))
+    if any(not record.decision.is_pruning for record in records):
+        lines.append((None, "outlined: patches merged into one token"))
+    return lines
+
+
+def _sheet(
+    panels: list[Image.Image],
+    captions: list[PANEL_CAPTION],
+    legend: list[tuple[int | None, str]],
+) -> Image.Image:
+    """Panels in rows with their captions above and the legend below."""
+    columns = min(len(panels), PANELS_A_ROW)
+    rows = -(-len(panels) // columns)
+    cell_width, cell_height = panels[0].width + GAP, panels[0].height + TITLE_HEIGHT + GAP
+    text_width = round(max((_text_width(text) for _, text in legend), default=0)) + 40
+    width = max(columns * cell_width - GAP, text_width) + 2 * MARGIN
+    height = 2 * MARGIN + rows * cell_height + LEGEND_LINE * len(legend)
+    sheet = Image.new("RGB", (width, height), PAPER)
+    canvas = ImageDraw.Draw(sheet)
+    for number, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
+        left = MARGIN + number % columns * cell_width
+        top = MARGIN + number // columns * cell_height
+        _title(canvas, left, top, caption, panel.width)
+        sheet.paste(panel, (left, top + TITLE_HEIGHT))
+    _draw_legend(canvas, legend, MARGIN + rows * cell_height)
+    return sheet
+
+
+def _title(
+    canvas: ImageDraw.ImageDraw, left: int, top: int, caption: PANEL_CAPTION, width: int
+) -> None:
+    """Two lines above a panel, small enough for its width."""
+    for text, size, colour, down in (
+        (caption[0], TITLE_SIZE, INK, 0),
+        (caption[1], TEXT_SIZE, SOFT_INK, 21),
+    ):
+        fitted = min(size, max(int(size * width / max(_text_width(text, size), 1)), 8))
+        canvas.text((left, top + down), text, fill=colour, font=_font(fitted))
+
+
+def _draw_legend(
+    canvas: ImageDraw.ImageDraw, legend: list[tuple[int | None, str]], top: int
+) -> None:
+    for line, (stage, text) in enumerate(legend):
+        middle = top + line * LEGEND_LINE + LEGEND_LINE / 2
+        box = (MARGIN, middle - 9, MARGIN + 18, middle + 9)
+        canvas.rectangle(box, fill=(62, 62, 64) if stage is not None else (150, 160, 175))
+        if stage is None:
+            canvas.rectangle(box, outline=INK, width=3)
+            inner = (box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1)
+            canvas.rectangle(inner, outline=(255, 255, 255), width=2)
+        else:
+            draw_mark(canvas, stage, (MARGIN + 9, middle), 5)
+        font = _font(TEXT_SIZE)
+        canvas.text((MARGIN + 28, middle), text, fill=INK, font=font, anchor="lm")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+def _text_width(text: str, size: int = TEXT_SIZE) -> float:
+    return _font(size).getlength(text)

@@ -1,0 +1,128 @@
+"""One panel of the overlay: the picture with dropped patches darkened and merged ones outlined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from vtc_cli.report.marks import draw_mark
+
+LARGEST_PIXELS = 640
+SMALLEST_PIXELS = 360
+PATCH_PIXELS = 10
+FINE = 2  # panels are drawn at twice their size and reduced, for smooth marks
+DARKNESS = 0.30
+MARK_SHARE = 0.2  # radius of a mark as a share of the patch
+OUTLINE = (255, 255, 255)
+OUTLINE_EDGE = (20, 20, 20)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A frame at panel size with its patches.
+
+    Attributes:
+        picture: the frame at twice the panel's size.
+        boxes: (rows, columns, 4) int, left, top, right, bottom of each patch, clipped to it.
+    """
+
+    picture: Image.Image
+    boxes: NDArray[np.int64]
+
+
+def make_view(picture: Image.Image, patch_boxes: NDArray[np.float64]) -> View:
+    """Scale a frame so that a patch is at least 10 px and a panel at most 640 px.
+
+    Args:
+        picture: the frame as the user gave it.
+        patch_boxes: (rows, columns, 4) in pixels of `picture`; padding may lie outside.
+    """
+    patch = float(np.median(patch_boxes[..., 2:] - patch_boxes[..., :2]))
+    longest = max(picture.size)
+    wanted = max(1.0, PATCH_PIXELS / patch, SMALLEST_PIXELS / longest)
+    scale = FINE * min(wanted, LARGEST_PIXELS / longest)
+    size = (max(round(picture.width * scale), FINE), max(round(picture.height * scale), FINE))
+    boxes = np.rint(patch_boxes * scale).astype(np.int64)
+    boxes = np.clip(boxes, 0, np.array([size[0], size[1], size[0], size[1]]))
+    return View(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), boxes)
+
+
+def draw_panel(view: View, holder: NDArray[np.int64], dropped_at: NDArray[np.int64]) -> Image.Image:
+    """The panel after one stage.
+
+    Args:
+        view: the frame.
+        holder: (rows, columns) row that holds each patch, -1 if it is gone.
+        dropped_at: (rows, columns) number of the stage that dropped it, -1 if it is alive.
+    """
+    picture = _darkened(view, holder < 0)
+    canvas = ImageDraw.Draw(picture)
+    for row, column in zip(*np.nonzero(dropped_at >= 0), strict=True):
+        left, top, right, bottom = (int(edge) for edge in view.boxes[row, column])
+        if right > left and bottom > top:
+            radius = MARK_SHARE * min(right - left, bottom - top)
+            centre = ((left + right) / 2, (top + bottom) / 2)
+            draw_mark(canvas, int(dropped_at[row, column]), centre, radius)
+    _outline(canvas, view, holder)
+    return reduced(picture)
+
+
+def reduced(picture: Image.Image) -> Image.Image:
+    """A finely drawn panel at its own size."""
+    size = (max(picture.width // FINE, 1), max(picture.height // FINE, 1))
+    return picture.resize(size, Image.Resampling.BOX)
+
+
+def _darkened(view: View, gone: NDArray[np.bool_]) -> Image.Image:
+    """The frame with the patches in `gone` grey and dark."""
+    grey = view.picture.convert("L").point(lambda value: round(value * DARKNESS) + 12)
+    mask = Image.new("L", view.picture.size, 0)
+    canvas = ImageDraw.Draw(mask)
+    for left, top, right, bottom in view.boxes[gone].tolist():
+        if right > left and bottom > top:
+            canvas.rectangle((left, top, right - 1, bottom - 1), fill=255)
+    return Image.composite(grey.convert("RGB"), view.picture, mask)
+
+
+def _outline(canvas: ImageDraw.ImageDraw, view: View, holder: NDArray[np.int64]) -> None:
+    """Lines around the union of patches that one token holds, dark below and white above."""
+    lines = [line for row, column in _merged(holder) for line in _edges(view, holder, row, column)]
+    for colour, width in ((OUTLINE_EDGE, 3 * FINE), (OUTLINE, 3 * FINE // 2)):
+        for line in lines:
+            canvas.line(line, fill=colour, width=width)
+
+
+def _merged(holder: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Patches whose token holds more than one of them."""
+    alive = holder[holder >= 0]
+    counts = np.bincount(alive) if alive.size else np.zeros(1, dtype=np.int64)
+    merged = (holder >= 0) & (counts[np.maximum(holder, 0)] > 1)
+    return [(int(row), int(column)) for row, column in zip(*np.nonzero(merged), strict=True)]
+
+
+def _edges(
+    view: View, holder: NDArray[np.int64], row: int, column: int
+) -> list[tuple[int, int, int, int]]:
+    """Sides of a patch behind which another token begins, drawn just inside the patch."""
+    left, top, right, bottom = (int(edge) for edge in view.boxes[row, column])
+    if right <= left or bottom <= top:
+        return []
+    left, top, right, bottom = left + FINE, top + FINE, right - FINE, bottom - FINE
+    sides = {
+        (row - 1, column): (left, top, right, top),
+        (row + 1, column): (left, bottom, right, bottom),
+        (row, column - 1): (left, top, left, bottom),
+        (row, column + 1): (right, top, right, bottom),
+    }
+    return [
+        line for place, line in sides.items() if not _same(holder, place, int(holder[row, column]))
+    ]
+
+
+def _same(holder: NDArray[np.int64], place: tuple[int, int], token: int) -> bool:
+    row, column = place
+    inside = 0 <= row < holder.shape[0] and 0 <= column < holder.shape[1]
+    return inside and int(holder[row, column]) == token

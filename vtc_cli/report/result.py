@@ -1,0 +1,245 @@
+"""The result of one run: the JSON contract that scripts outside the project read.
+
+Fields may be added, never renamed. A figure that was not measured is null, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class Block(BaseModel):
+    """Part of a result; readers ignore fields that they do not know."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ModelBlock(Block):
+    """Which model ran and how."""
+
+    id: str
+    family: str
+    weights: Literal["trained", "pretrained", "random"]
+    dtype: str
+    device: str
+    attention: str
+    layers: int
+    vision_layers: int
+
+
+class RecipeStage(Block):
+    """A stage with its hyper-parameters as used and as declared on the reference depth."""
+
+    stage: str
+    phase: str
+    parameters: dict[str, Any]
+    declared: dict[str, Any]
+
+
+class RecipeBlock(Block):
+    """Which recipe ran."""
+
+    name: str
+    path: str
+    sha256: str
+    fidelity: str
+    positions: str
+    stages: list[RecipeStage]
+
+
+class InputBlock(Block):
+    """What was asked about what."""
+
+    path: str
+    kind: str
+    sha256: str
+    width: int
+    height: int
+    frames: int
+    question: str
+
+
+class StageBlock(Block):
+    """Visual tokens before and after one stage; `layer` is -1 behind the projector."""
+
+    stage: str
+    phase: str
+    layer: int
+    before: int
+    after: int
+    note: str
+    protected: int
+
+
+class TokensBlock(Block):
+    """Counts of visual tokens; `gap` is achieved minus requested layer average."""
+
+    original: int
+    entering: int
+    layer_average: float
+    final: int
+    text: int
+    requested: float | None
+    gap: float | None
+    per_layer: list[int]
+    by_stage: list[StageBlock]
+
+
+class KvBlock(Block):
+    """Key/value cache after the prompt and the cache policies."""
+
+    bytes: int
+    full_bytes: int
+    entries_per_layer: list[float]
+
+
+class FullFlops(Block):
+    """Operations of the uncompressed model, one multiply-add = 2."""
+
+    vision: int
+    projector: int
+    prefill: int
+    decode_step: int
+
+
+class CompressedFlops(FullFlops):
+    """Operations of this run and, apart, of the compression itself."""
+
+    compression: int
+
+
+class FlopsBlock(Block):
+    """Operations; `prefill_ratio` is compressed over full, without the compression."""
+
+    full: FullFlops
+    compressed: CompressedFlops
+    prefill_ratio: float
+
+
+class SpreadBlock(Block):
+    """Spread of each time over the passes: half the inter-quartile range or half the range."""
+
+    kind: Literal["half_iqr", "half_range"]
+    vision: float | None
+    compression: float | None
+    prefill: float | None
+    ttft: float | None
+    decode_per_token: float | None
+    total: float | None
+
+
+class FirstTokenShares(Block):
+    """Shares of the time to the first token; they sum to 1."""
+
+    vision: float
+    compression: float
+    prefill: float
+
+
+class TimeBlock(Block):
+    """Medians in milliseconds over `repeats` passes."""
+
+    vision: float | None
+    compression: float | None
+    prefill: float | None
+    ttft: float | None
+    decode_per_token: float | None
+    total: float | None
+    repeats: int
+    spread: SpreadBlock | None
+    outlier_passes: list[int]
+    first_token_shares: FirstTokenShares | None
+
+
+class MemoryBlock(Block):
+    """Largest memory in use during the pass."""
+
+    peak_bytes: int | None
+    kind: Literal["cuda", "rss"]
+
+
+class InformationLayer(Block):
+    """Rank measures of one layer."""
+
+    layer: int
+    rank: int | None
+    effective_rank: float | None
+    stable_rank: float | None
+    energy_rank: int | None
+    nuclear_norm: float | None
+
+
+class InformationBlock(Block):
+    """Information kept of the full model's."""
+
+    energy_kept: float | None
+    ics_kept: float | None
+    layers: list[InformationLayer]
+
+
+class FidelityBlock(Block):
+    """How close the answer is to the full model's."""
+
+    kl_first_token: float | None
+    top1_agree: bool | None
+    answer_nll_delta: float | None
+    exact_match: bool | None
+
+
+class Measured(Block):
+    """The blocks that are measured alike for a run and for its baseline."""
+
+    answer: str
+    answer_tokens: int
+    tokens: TokensBlock
+    kv: KvBlock
+    flops: FlopsBlock
+    time_ms: TimeBlock | None
+    memory: MemoryBlock
+    information: InformationBlock | None
+
+
+class BaselineBlock(Measured):
+    """The full model on the same input."""
+
+    fidelity: FidelityBlock
+
+
+class ErrorBlock(Block):
+    """Why a job failed."""
+
+    type: str
+    message: str
+
+
+class Head(Block):
+    """Which command made this line and when."""
+
+    command: str
+    schema_version: Literal[1]
+    created: str
+    argv: list[str]
+    seed: int
+
+
+class Result(Head, Measured):
+    """One run."""
+
+    model: ModelBlock
+    recipe: RecipeBlock
+    input: InputBlock
+    baseline: BaselineBlock | None
+    verdict: str
+    warnings: list[str]
+    error: None
+    environment: dict[str, Any]
+
+
+class Failure(Head):
+    """The line of a batch job that failed."""
+
+    error: ErrorBlock

@@ -1,0 +1,97 @@
+"""The table of stages: tokens before, after each one, and bars where there is room."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from vtc_cli.report.result import Result, StageBlock
+
+NARROW = 80
+FIXED_COLUMNS = 72  # what stands beside the bar, notes included
+LONGEST_BAR = 32
+BAR = "█"
+
+
+def stage_table(result: Result, width: int) -> Table:
+    """One row a decision; cache policies that act alike in many layers share a row."""
+    original = result.tokens.original
+    wide = width >= NARROW
+    bar_columns = min(max(width - FIXED_COLUMNS, 1), LONGEST_BAR) if wide else 0
+    table = _columns(wide)
+    names = [Text("(picture)"), Text("")] if wide else [Text("(picture)")]
+    first = [*names, Text(""), Text(str(original)), *_bar(original, original, bar_columns)]
+    table.add_row(*first, Text(""), Text(""))
+    protected = 0
+    for stage, layers in _joined(result.tokens.by_stage):
+        phase = [Text(stage.phase)] if wide else []
+        row = [*phase, Text(short(stage.stage)), _layer(stage, layers), Text(str(stage.after))]
+        row += [*_bar(stage.after, original, bar_columns)]
+        row += [_kept(stage.after, original), Text(_note(stage, protected))]
+        table.add_row(*row)
+        protected = stage.protected if stage.phase != "decode" else protected
+    return table
+
+
+def short(name: str) -> str:
+    """`mustdrop.spatial_merge` without the recipe's own name."""
+    return name.rsplit(".", 1)[-1]
+
+
+def _columns(wide: bool) -> Table:
+    """Without room the bars and the phase go; names stay whole."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("stage", no_wrap=wide, overflow="fold")
+    if wide:
+        table.add_column("", overflow="fold")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("", no_wrap=True, style="cyan")
+    table.add_column("kept", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    return table
+
+
+def _bar(count: int, original: int, columns: int) -> list[Text]:
+    if columns == 0:
+        return []
+    filled = round(columns * count / original) if original else 0
+    return [Text(BAR * max(filled, 1 if count else 0))]
+
+
+def _kept(count: int, original: int) -> Text:
+    return Text(f"{100 * count / original:.0f} %" if original else "")
+
+
+def _layer(stage: StageBlock, layers: list[int]) -> Text:
+    if stage.layer < 0:
+        return Text("projected")
+    kind = "vision " if stage.phase == "encoder" else ""
+    places = str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
+    return Text(kind + places)
+
+
+def _note(stage: StageBlock, protected_before: int) -> str:
+    """The stage's own words, and tokens that it protected unless the words say so."""
+    marked = stage.protected - protected_before
+    if stage.phase == "decode" or marked <= 0 or "protected" in stage.note:
+        return stage.note
+    return ", ".join(part for part in (stage.note, f"{marked} protected") if part)
+
+
+def _joined(stages: list[StageBlock]) -> list[tuple[StageBlock, list[int]]]:
+    """Neighbouring decode records of one policy with equal counts become one row."""
+    rows: list[tuple[StageBlock, list[int]]] = []
+    for stage in stages:
+        if rows and stage.phase == "decode" and _alike(rows[-1], stage):
+            rows[-1][1].append(stage.layer)
+        else:
+            rows.append((stage, [stage.layer]))
+    return rows
+
+
+def _alike(row: tuple[StageBlock, list[int]], stage: StageBlock) -> bool:
+    first, layers = row
+    same = (first.stage, first.phase, first.after) == (stage.stage, stage.phase, stage.after)
+    return same and stage.layer == layers[-1] + 1

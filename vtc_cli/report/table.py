@@ -1,0 +1,105 @@
+"""The report a person reads: what was asked, what each stage did, what it saved and cost."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from vtc_cli.report.comparison import comparison_table
+from vtc_cli.report.result import FidelityBlock, Result
+from vtc_cli.report.stages import stage_table
+from vtc_cli.report.units import significant
+
+ACCENT = "cyan"
+WIDEST = 110
+NO_ACCURACY = "random weights: the answer means nothing and no accuracy is given"
+
+
+def report(result: Result, width: int) -> RenderableType:
+    """Everything but the answer.
+
+    Args:
+        result: what to show.
+        width: columns of the terminal; below 80 the bars of the stage table go first.
+    """
+    width = min(width, WIDEST)
+    parts: list[RenderableType] = [_header(result, width), "", stage_table(result, width), ""]
+    parts += [comparison_table(result, width), "", *_closing(result)]
+    return Padding(Group(*parts), (0, 1))
+
+
+def render(result: Result, console: Console, *, answer: bool = True) -> None:
+    """Print the report, random weights and the answer first."""
+    if result.model.weights == "random":
+        console.print(Padding(Text(NO_ACCURACY, style="bold"), (0, 1)))
+    if answer:
+        console.print(Padding(Text(result.answer, style=f"bold {ACCENT}"), (0, 1)))
+        console.print()
+    width = min(console.width, WIDEST)
+    console.print(report(result, width), width=width, soft_wrap=False)
+
+
+def _header(result: Result, width: int) -> RenderableType:
+    """Model and input, recipe and budget; two columns where there is room."""
+    model, media = result.model, result.input
+    clip = f" {media.frames} frames" if media.kind == "video" else ""
+    left = (
+        f"{model.id} · {model.family} {model.layers} layers · "
+        f"{model.device} {model.dtype} {model.attention} · {model.weights}"
+    )
+    right = f'{media.path} {media.width}x{media.height}{clip} · "{media.question}"'
+    rows = [left, right, f"{result.recipe.name} · {_budget(result)}", _positions(result)]
+    longest = max(len(rows[0]), len(rows[2])) + max(len(rows[1]), len(rows[3]))
+    if longest + 5 > width:
+        return Group(*(Text(row) for row in rows))
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_row(Text(rows[0]), Text(rows[1]))
+    grid.add_row(Text(rows[2]), Text(rows[3]))
+    return grid
+
+
+def _budget(result: Result) -> str:
+    tokens = result.tokens
+    counts = f"{tokens.entering} entering, {tokens.final} final"
+    if tokens.requested is None or tokens.gap is None:
+        return f"{tokens.layer_average:.1f} visual tokens (layer average), {counts}"
+    gap = f"gap {tokens.gap:+.1f}" if abs(tokens.gap) >= 0.05 else "met"
+    return (
+        f"budget {tokens.requested:g} -> achieved {tokens.layer_average:.1f} "
+        f"(layer average, {gap}), {counts}"
+    )
+
+
+def _positions(result: Result) -> str:
+    recipe = result.recipe
+    return f"{recipe.fidelity} behaviour, {recipe.positions} positions"
+
+
+def _closing(result: Result) -> list[RenderableType]:
+    """Fidelity, verdict and warnings."""
+    lines: list[RenderableType] = []
+    if result.baseline is not None:
+        lines.append(Text(_fidelity(result, result.baseline.fidelity)))
+    lines.append(Text(result.verdict, style="bold"))
+    lines += [Text(f"warning: {warning}", style="yellow") for warning in result.warnings]
+    return lines
+
+
+def _fidelity(result: Result, fidelity: FidelityBlock) -> str:
+    """How close the answer is; of random weights only the distance of distributions is said."""
+    parts = [] if result.model.weights == "random" else [_answer_change(result, fidelity)]
+    if fidelity.kl_first_token is not None:
+        parts.append(f"KL {significant(fidelity.kl_first_token)} nats")
+    if fidelity.top1_agree is not None:
+        parts.append("top-1 agrees" if fidelity.top1_agree else "top-1 differs")
+    if fidelity.answer_nll_delta is not None:
+        parts.append(f"NLL of the full answer {fidelity.answer_nll_delta:+.3f} nats a token")
+    return " · ".join(parts)
+
+
+def _answer_change(result: Result, fidelity: FidelityBlock) -> str:
+    if fidelity.exact_match or result.baseline is None:
+        return "answer unchanged"
+    return f'answer changed (full model: "{result.baseline.answer}")'
