@@ -44,6 +44,9 @@ def _wrapped(text: str) -> str:
 
 
 def _nearest(topic: str) -> str | None:
-    names = [name for item in DEFINITIONS.values() for name in (item.name, *item.aliases)]
+    """The command that explains the figure whose name or alias looks most like `topic`."""
+    names = {
+        name: item.name for item in DEFINITIONS.values() for name in (item.name, *item.aliases)
+    }
     close = difflib.get_close_matches(topic.lower(), names, n=1)
-    return f"vtc explain {close[0]}" if close else None
+    return f"vtc explain {names[close[0]]}" if close else None

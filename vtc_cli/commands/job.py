@@ -44,15 +44,14 @@ class Outcome:
         trace: the run under the recipe.
         prompt: model inputs, for the geometry of pictures.
         baseline: the full model beside it, if asked for.
-        nll: nats a token of the full model's answer under the recipe, with a baseline.
-        baseline_nll: the same under the full model.
+        nll: nats a token of the full model's answer under the recipe and under the full model
+            itself, with a baseline.
     """
 
     trace: Trace
     prompt: Prompt
     baseline: Trace | None = None
-    nll: float | None = None
-    baseline_nll: float | None = None
+    nll: tuple[float, float] | None = None
 
 
 def parse_budget(text: str) -> Budget:
@@ -126,13 +125,11 @@ def do_job(
 
     full_plan = Plan("full")
     full = session.run(prompt, full_plan, generation, repeats=repeats)
-    return Outcome(
-        trace,
-        prompt,
-        full,
-        nll=session.answer_nll(prompt, plan, full.answer_ids, generation.seed),
-        baseline_nll=session.answer_nll(prompt, full_plan, full.answer_ids, generation.seed),
+    nll = (
+        session.answer_nll(prompt, plan, full.answer_ids, generation.seed),
+        session.answer_nll(prompt, full_plan, full.answer_ids, generation.seed),
     )
+    return Outcome(trace, prompt, full, nll)
 
 
 def _stream(session: Session, show_text: ShowText | None) -> Callable[[list[int]], None] | None:
@@ -149,4 +146,3 @@ def _stream(session: Session, show_text: ShowText | None) -> Callable[[list[int]
             shown = text
 
     return listen
-

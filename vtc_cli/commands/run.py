@@ -85,7 +85,7 @@ def carry_out(options: RunOptions, output: Output) -> None:
     options.check()
     created = datetime.now(UTC)
     live = options.format == "table" and sys.stdout.isatty()
-    media, session, outcome = _answer(options, output, live)
+    media, outcome = _answer(options, output, live)
     result = _result(options, media, outcome, created)
     if options.output_file is not None:
         text = result.model_dump_json(indent=2) + "\n"
@@ -93,16 +93,11 @@ def carry_out(options: RunOptions, output: Output) -> None:
     if options.overlay is not None:
         _draw(options, media, outcome)
     _print(result, options, output, answered=live)
-    idle = result.tokens.idle_stages()
-    if options.strict and idle:
-        raise CheckError(
-            f"did nothing: {', '.join(idle)}",
-            allowed="under --strict every stage changes something",
-            hint="a smaller --budget, or leave the stage out",
-        )
+    if options.strict:
+        _check_idle(outcome)
 
 
-def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Session, Outcome]:
+def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Outcome]:
     """Everything cheap that can fail first, then the model, then the job."""
     from vtc_cli.commands.job import PlanOptions, do_job, parse_budget, parse_fidelity
     from vtc_cli.media.image import read_image
@@ -130,7 +125,7 @@ def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Ses
     )
     if live:
         print(flush=True)
-    return media, session, outcome
+    return media, outcome
 
 
 def _load(options: RunOptions) -> Session:
@@ -153,7 +148,7 @@ def _show(text: str) -> None:
 
 
 def _result(options: RunOptions, media: Media, outcome: Outcome, created: datetime) -> Result:
-    from vtc_cli.report.result import build_result
+    from vtc_cli.report.build import build_result
 
     return build_result(
         outcome.trace,
@@ -164,23 +159,42 @@ def _result(options: RunOptions, media: Media, outcome: Outcome, created: dateti
         seed=options.seed,
         created=created,
         baseline_trace=outcome.baseline,
-        answer_nll=outcome.nll,
-        baseline_answer_nll=outcome.baseline_nll,
+        nll=outcome.nll,
     )
 
 
 def _draw(options: RunOptions, media: Media, outcome: Outcome) -> None:
-    from vtc_cli.report.overlay import draw_overlay, save_overlay
+    from vtc_cli.report.overlay import save_overlay
 
     assert options.overlay is not None
-    picture = draw_overlay(outcome.trace, media, outcome.prompt.patch_boxes)
-    save_overlay(options.overlay, picture)
+    save_overlay(options.overlay, outcome.trace, media, outcome.prompt.patch_boxes)
 
 
 def _print(result: Result, options: RunOptions, output: Output, *, answered: bool) -> None:
-    from vtc_cli.report.show import print_result
+    """Print the result; an answer that was streamed is not printed twice."""
+    from rich.console import Console
 
-    print_result(result, options.format, quiet=output.quiet, answered=answered)
+    from vtc_cli.report.formats import print_result
+    from vtc_cli.report.table import render
+
+    if answered:
+        render(result, Console(), answer=False)
+    else:
+        errors = Console(stderr=True)
+        print_result(result, options.format, Console(), errors, output.quiet)
+
+
+def _check_idle(outcome: Outcome) -> None:
+    """Raise CheckError if a stage changed nothing."""
+    from vtc_cli.metrics.tokens import idle_warnings
+
+    idle = idle_warnings(outcome.trace)
+    if idle:
+        raise CheckError(
+            "; ".join(idle),
+            allowed="under --strict every stage changes something",
+            hint="a smaller --budget, or leave the stage out",
+        )
 
 
 @contextmanager

@@ -60,9 +60,7 @@ class Session:
             trace.timings = [timing for done in passes for timing in done.timings]
         return trace
 
-    def answer_nll(
-        self, prompt: Prompt, plan: Plan, answer_ids: list[int], seed: int = 0
-    ) -> float:
+    def answer_nll(self, prompt: Prompt, plan: Plan, answer_ids: list[int], seed: int = 0) -> float:
         """Mean negative log-likelihood (nats a token) of `answer_ids` under `plan`."""
         generation = Generation(forced=tuple(answer_ids), seed=seed)
         _, decoded = self._pass(prompt, plan, generation, None)

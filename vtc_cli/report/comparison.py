@@ -67,11 +67,15 @@ def _time(result: Result, field: str, title: str, note: str) -> Row:
     mine = getattr(result.time_ms, field)
     baseline = result.baseline.time_ms if result.baseline else None
     full = getattr(baseline, field, None)
-    speedup = f"{full / mine:.1f}x" if full and mine else ""
+    speedup = _speedup(full / mine) if full and mine else ""
     spread = getattr(result.time_ms.spread if result.time_ms else None, field, None)
     notes = [] if spread is None else [f"± {milliseconds(spread)}"]
     notes += [note] if note and speedup else []
     return (title, _milliseconds(full), _milliseconds(mine), speedup, "   ".join(notes))
+
+
+def _speedup(factor: float) -> str:
+    return f"{factor:.1f}x" if factor >= 0.95 else f"{factor:.2f}x"
 
 
 def _milliseconds(value: float | None) -> str:

@@ -109,8 +109,8 @@ def _sheet(
     legend: list[tuple[int | None, str]],
 ) -> Image.Image:
     """Panels in rows with their captions above and the legend below."""
-    columns = min(len(panels), PANELS_A_ROW)
-    rows = -(-len(panels) // columns)
+    rows = -(-len(panels) // PANELS_A_ROW)
+    columns = -(-len(panels) // rows)
     cell_width, cell_height = panels[0].width + GAP, panels[0].height + TITLE_HEIGHT + GAP
     text_width = round(max((_text_width(text) for _, text in legend), default=0)) + 40
     width = max(columns * cell_width - GAP, text_width) + 2 * MARGIN

@@ -14,7 +14,7 @@ LARGEST_PIXELS = 640
 SMALLEST_PIXELS = 360
 PATCH_PIXELS = 10
 FINE = 2  # panels are drawn at twice their size and reduced, for smooth marks
-DARKNESS = 0.30
+DARKNESS = 0.42
 MARK_SHARE = 0.2  # radius of a mark as a share of the patch
 OUTLINE = (255, 255, 255)
 OUTLINE_EDGE = (20, 20, 20)
@@ -110,16 +110,19 @@ def _edges(
     left, top, right, bottom = (int(edge) for edge in view.boxes[row, column])
     if right <= left or bottom <= top:
         return []
-    left, top, right, bottom = left + FINE, top + FINE, right - FINE, bottom - FINE
+    above, below = (row - 1, column), (row + 1, column)
+    before, behind = (row, column - 1), (row, column + 1)
+    joined = {p: _same(holder, p, int(holder[row, column])) for p in (above, below, before, behind)}
+    # A side reaches to the patch's edge where the same token goes on, so that lines close.
+    left, right = left + FINE * (not joined[before]), right - FINE * (not joined[behind])
+    top, bottom = top + FINE * (not joined[above]), bottom - FINE * (not joined[below])
     sides = {
-        (row - 1, column): (left, top, right, top),
-        (row + 1, column): (left, bottom, right, bottom),
-        (row, column - 1): (left, top, left, bottom),
-        (row, column + 1): (right, top, right, bottom),
+        above: (left, top, right, top),
+        below: (left, bottom, right, bottom),
+        before: (left, top, left, bottom),
+        behind: (right, top, right, bottom),
     }
-    return [
-        line for place, line in sides.items() if not _same(holder, place, int(holder[row, column]))
-    ]
+    return [line for place, line in sides.items() if not joined[place]]
 
 
 def _same(holder: NDArray[np.int64], place: tuple[int, int], token: int) -> bool:

@@ -1,0 +1,48 @@
+"""Signals made of given tensors, through the real `Signals` class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.signals import Produced, Signals
+from vtc_cli.core.tokens import Grid, TokenTable
+
+
+def table(features: Tensor, rows: int, columns: int, frames: int = 1) -> TokenTable:
+    return TokenTable.from_grid(features, Grid(frames, rows, columns))
+
+
+def signals(
+    grid: Grid,
+    *,
+    attention: Tensor | None = None,
+    cls: Tensor | None = None,
+    layer: int = -1,
+    entering: int | None = None,
+    budget: LayerBudget | None = None,
+    decoder_layers: int = 32,
+) -> Signals:
+    """`attention` (T, N) is given to every head of two; `cls` is (N,)."""
+    producers = {}
+    if attention is not None:
+        rows = attention.expand(2, -1, -1)
+        producers["attention_rows"] = lambda queries: Produced(
+            rows if queries == "after_visual" else rows[:, -1:]
+        )
+    if cls is not None:
+        producers["vision_cls_attention"] = lambda layer: Produced(cls)
+    return Signals(
+        producers,
+        grid=grid,
+        decoder_layers=decoder_layers,
+        original_tokens=grid.tokens,
+        layer=layer,
+        entering_tokens=entering,
+        budget=budget,
+    )
+
+
+def noise(count: int, width: int = 8, seed: int = 0) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))

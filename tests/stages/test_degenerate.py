@@ -1,0 +1,103 @@
+"""Degenerate inputs over every stage that lies in `stages/`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.stages.support import signals, table
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.discover import all_stages
+from vtc_cli.core.errors import VtcError
+from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage
+from vtc_cli.core.tokens import TokenTable
+
+STAGES = all_stages()
+TABLE_STAGES = [name for name, cls in STAGES.items() if not issubclass(cls, DecodeStage)]
+CACHE_STAGES = [name for name, cls in STAGES.items() if issubclass(cls, DecodeStage)]
+
+FEATURES = {
+    "one token": (torch.ones(1, 4), 1, 1),
+    "two tokens": (torch.tensor([[1.0, 0.0], [0.0, 1.0]]), 1, 2),
+    "zero rows": (torch.zeros(36, 4), 6, 6),
+    "all equal": (torch.ones(36, 4), 6, 6),
+    "one row": (torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), 1, 9),
+    "huge values": (torch.full((36, 4), 1e18), 6, 6),
+}
+
+
+def view_of(tokens: TokenTable, fill: float = 0.1) -> Any:
+    count = len(tokens)
+    return signals(
+        tokens.grid,
+        attention=torch.full((3, count), fill),
+        cls=torch.full((count,), fill),
+        layer=3,
+        entering=count,
+    )
+
+
+def decide(name: str, features: Tensor, rows: int, columns: int) -> tuple[TokenTable, Decision]:
+    stage: Any = STAGES[name]()
+    assert isinstance(stage, EncoderStage | PrefillStage)
+    tokens = table(features, rows, columns)
+    return tokens, stage.decide(tokens, view_of(tokens))
+
+
+@pytest.mark.parametrize("case", FEATURES)
+@pytest.mark.parametrize("name", TABLE_STAGES)
+def test_a_decision_conserves_and_repeats(name: str, case: str) -> None:
+    tokens, decision = decide(name, *FEATURES[case])
+    _, again = decide(name, *FEATURES[case])
+    assert torch.equal(decision.keep, again.keep)
+    assert torch.equal(decision.mix.to_dense(), again.mix.to_dense())
+    after = tokens.apply(decision)
+    assert 1 <= len(after) <= len(tokens)
+    held = after.state()
+    assert int(after.size.sum()) == int((held >= 0).sum())
+    assert bool(torch.isfinite(after.features).all())
+
+
+@pytest.mark.parametrize("name", TABLE_STAGES)
+def test_a_protected_token_stays(name: str) -> None:
+    from dataclasses import replace
+
+    stage: Any = STAGES[name]()
+    tokens = table(torch.ones(36, 4), 6, 6)
+    marks = torch.zeros(36, dtype=torch.bool)
+    marks[[0, 17]] = True
+    tokens = replace(tokens, protected=marks)
+    after = tokens.apply(stage.decide(tokens, view_of(tokens, 0.0)))
+    assert bool((after.state()[marks] >= 0).all())
+
+
+@pytest.mark.parametrize("name", TABLE_STAGES)
+def test_nan_in_what_a_stage_reads_is_an_error(name: str) -> None:
+    stage: Any = STAGES[name]()
+    tokens = table(torch.full((36, 4), float("nan")), 6, 6)
+    with pytest.raises(VtcError):
+        stage.decide(tokens, view_of(tokens, float("nan")))
+
+
+@pytest.mark.parametrize("visual", [0, 1, 4])
+@pytest.mark.parametrize("name", CACHE_STAGES)
+def test_a_cache_policy_never_drops_text(name: str, visual: int) -> None:
+    stage: Any = STAGES[name]()
+    flags = torch.tensor([False] * 3 + [True] * visual + [False] * 2)
+    entries = CacheEntries(
+        layer=5,
+        kv_heads=2,
+        heads=(0, 1),
+        index=torch.arange(len(flags)),
+        visual=flags,
+        anchor=torch.where(flags, flags.cumsum(0) - 1, -1),
+        alive=~flags,
+        protected=torch.zeros_like(flags),
+    )
+    answer = stage.decide(entries, signals(table(torch.ones(4, 2), 2, 2).grid))
+    for decision in [answer] if isinstance(answer, Decision) else answer:
+        assert decision.is_pruning
+        assert set(decision.keep.tolist()) >= set((~flags).nonzero()[:, 0].tolist())
