@@ -80,8 +80,12 @@ def parse_fidelity(text: str | None) -> Fidelity | None:
     Raises:
         UsageError: anything else.
     """
-    if text is None or text == "sound" or text == "official":
-        return text
+    if text is None:
+        return None
+    if text == "sound":
+        return "sound"
+    if text == "official":
+        return "official"
     raise UsageError(f"--fidelity {text!r}", allowed="sound, official")
 
 

@@ -157,7 +157,7 @@ def _result(options: RunOptions, media: Media, outcome: Outcome, created: dateti
         command="run",
         argv=sys.argv[1:],
         seed=options.seed,
-        created=created,
+        created=created.isoformat(timespec="seconds"),
         baseline_trace=outcome.baseline,
         nll=outcome.nll,
     )

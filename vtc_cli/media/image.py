@@ -1,0 +1,133 @@
+"""Pictures: bytes of any common format become upright RGB pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vtc_cli.core.errors import MediaError
+from vtc_cli.core.media import Media
+
+MAX_PIXELS = 180_000_000  # a larger picture is taken for a decompression bomb
+STDIN = "-"
+ALLOWED = "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF, ..."
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
+
+
+def read_image(path: str) -> Media:
+    """Read one picture.
+
+    Orientation is applied, transparency is laid on white, deep greys are scaled to 8 bits, and of
+    an animation the first frame is taken; what was done stands in `Media.warnings`.
+
+    Args:
+        path: a file, or `-` for standard input.
+
+    Raises:
+        MediaError: missing, empty, truncated, too large or no picture at all.
+    """
+    data = _bytes(path)
+    if not data:
+        raise MediaError("no bytes at all", where=path, allowed=ALLOWED)
+    pixels, notes = _decode(data, path)
+    return Media(
+        frames=pixels[None],
+        timestamps=(0.0,),
+        kind="image",
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        warnings=tuple(notes),
+    )
+
+
+def _bytes(path: str) -> bytes:
+    if path == STDIN:
+        return sys.stdin.buffer.read()
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise MediaError("a folder", where=path, allowed="one picture file, or - for stdin")
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise MediaError("no such file", where=path, allowed="a file that exists") from error
+    except (OSError, ValueError) as error:
+        raise MediaError(f"cannot be read: {error}", where=path) from error
+
+
+def _decode(data: bytes, path: str) -> tuple[Any, list[str]]:
+    """Pixels (H, W, 3) uint8 and notes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own warnings; the bound below is ours
+            with Image.open(io.BytesIO(data)) as picture:
+                _check_size(picture, path)
+                notes = _animation_notes(picture)
+                picture.load()
+                return _rgb(picture, notes), notes
+    except MediaError:
+        raise
+    except UnidentifiedImageError as error:
+        raise MediaError(
+            f"{len(data)} bytes that are no picture",
+            where=path,
+            allowed=ALLOWED,
+            hint="check the file; its name does not matter, its content does",
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, str(error)) from error
+    except Exception as error:  # decoders raise whatever they like over a broken file
+        text = str(error) or type(error).__name__
+        raise MediaError(
+            f"a broken picture: {text}", where=path, allowed="a complete file"
+        ) from error
+
+
+def _check_size(picture: Image.Image, path: str) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise _too_large(path, f"{picture.width} x {picture.height} pixels")
+
+
+def _too_large(path: str, found: str) -> MediaError:
+    return MediaError(
+        found,
+        where=path,
+        allowed=f"at most {MAX_PIXELS // 1_000_000} million pixels",
+        hint="scale the picture down first; the model sees far fewer pixels anyway",
+    )
+
+
+def _animation_notes(picture: Image.Image) -> list[str]:
+    frames = int(getattr(picture, "n_frames", 1))
+    picture.seek(0)
+    return [f"the first of {frames} frames is used"] if frames > 1 else []
+
+
+def _rgb(picture: Image.Image, notes: list[str]) -> Any:
+    """Upright 8-bit RGB; appends to `notes` what was done to the colours."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in DEEP_MODES:
+        notes.append("deep grey values scaled to 8 bits")
+        upright = Image.fromarray(_eight_bits(np.asarray(upright), upright.mode))
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        notes.append("transparency laid on white")
+        layer = upright.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, "white")
+        upright = Image.alpha_composite(ground, layer)
+    return np.asarray(upright.convert("RGB"), dtype=np.uint8).copy()
+
+
+def _eight_bits(values: Any, mode: str) -> Any:
+    """Grey values of any depth as uint8: 16-bit by its range, others by what they hold."""
+    wide = values.astype(np.float64)
+    if mode == "F" and wide.size and wide.max() <= 1.0:
+        top = 1.0
+    else:
+        top = 255.0 if wide.size and wide.max() <= 255 and not mode.startswith("I;") else 65535.0
+    return np.clip(np.rint(wide * (255.0 / top)), 0, 255).astype(np.uint8)
