@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= recipes/mustdrop.yaml
+PICTURE ?= samples/gradient.png
+QUESTION ?= what is the blue shape?
+WORKERS ?= 2
+OLDEST ?= 5.18.0
+bin := $(VENV)/bin
+
+.PHONY: demo test lint types suite oldest bench clean
+
+demo: $(VENV)/.installed
+	$(bin)/vtc run --recipe $(RECIPE) $(PICTURE) "$(QUESTION)" --baseline --overlay overlay.png
+
+test: lint types suite
+
+lint: $(VENV)/.dev
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(bin)/mypy
+
+suite: $(VENV)/.dev
+	$(bin)/python -m pytest -q -n $(WORKERS)
+
+# The engine on the oldest transformers that pyproject.toml allows.
+oldest: $(VENV)/.dev
+	$(bin)/pip install -q --no-deps --target $(VENV)/oldest --upgrade transformers==$(OLDEST)
+	PYTHONPATH=$(VENV)/oldest $(bin)/python -m pytest -q tests/engine
+
+bench: $(VENV)/.installed
+	$(bin)/python benchmarks/startup.py
+	$(bin)/python benchmarks/prefill.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "vtc needs Python 3.11 to 3.13: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(bin)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(bin)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist overlay.png
