@@ -71,7 +71,8 @@ def test_files_are_written(picture: Path, tmp_path: Path) -> None:
     overlay, output = tmp_path / "overlay.png", tmp_path / "result.json"
     files = ["--overlay", str(overlay), "-o", str(output)]
     assert run_command_line(["run", str(picture), "what?", "-r", "mustdrop", *files, *NARROW]) == 0
-    assert Image.open(overlay).width > 300
+    with Image.open(overlay) as drawn:
+        assert drawn.width > 300
     assert json.loads(output.read_text())["command"] == "run"
 
 

@@ -8,7 +8,8 @@ from rich.text import Text
 from vtc_cli.report.result import Result, StageBlock
 
 NARROW = 80
-FIXED_COLUMNS = 72  # what stands beside the bar, notes included
+ROOMY = 100
+FIXED_COLUMNS = 75  # what stands beside the bar, notes included
 LONGEST_BAR = 32
 BAR = "█"
 
@@ -18,7 +19,7 @@ def stage_table(result: Result, width: int) -> Table:
     original = result.tokens.original
     wide = width >= NARROW
     bar_columns = min(max(width - FIXED_COLUMNS, 1), LONGEST_BAR) if wide else 0
-    table = _columns(wide)
+    table = _columns(wide, gap=2 if width >= ROOMY else 1)
     names = [Text("(picture)"), Text("")] if wide else [Text("(picture)")]
     first = [*names, Text(""), Text(str(original)), *_bar(original, original, bar_columns)]
     table.add_row(*first, Text(""), Text(""))
@@ -38,12 +39,12 @@ def short(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def _columns(wide: bool) -> Table:
+def _columns(wide: bool, gap: int) -> Table:
     """Without room the bars and the phase go; names stay whole."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
     table.add_column("stage", no_wrap=wide, overflow="fold")
     if wide:
-        table.add_column("", overflow="fold")
+        table.add_column("", no_wrap=True)
     table.add_column("layer", no_wrap=True)
     table.add_column("tokens", justify="right", no_wrap=True)
     if wide:

@@ -118,7 +118,7 @@ class SpatialMerge(EncoderStage):
         place = torch.empty_like(index)
         place[alone] = torch.arange(alone.shape[0], device=index.device)
         pairs = torch.stack([place[home], index])
-        note = f"{chosen.shape[0]} of {members.shape[0]} windows merged"
+        note = f"{chosen.shape[0]} windows merged"
         return Decision.merge(alone, pairs, None, tokens, note=note, flops=flops)
 
 
