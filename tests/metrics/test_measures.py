@@ -26,6 +26,18 @@ def test_three_counts() -> None:
     assert [(s.before, s.after) for s in counts.by_stage][2:] == [(MERGED, 140), (140, 31)]
 
 
+def test_leaving_average_is_the_formula_of_the_official_mustdrop_code() -> None:
+    """Layers 2, 6, 10, 14 record the count after pruning: (2M + 4n1 + 4n2 + 4n3 + 18n4) / 32."""
+    trace = compressed()
+    entering, first, second, third, last = 400, 300, 200, 100, 50
+    trace.visual_tokens = [entering] * 3 + [first] * 4 + [second] * 4 + [third] * 4 + [last] * 17
+    counts = token_counts(trace)
+    recorded = 2 * entering + 4 * first + 4 * second + 4 * third + 18 * last
+    processed = 3 * entering + 4 * first + 4 * second + 4 * third + 17 * last
+    assert counts.leaving_average == recorded / 32
+    assert counts.layer_average == processed / 32
+
+
 def test_marking_is_not_idle() -> None:
     """A stage that keeps all tokens but protects some has done something."""
     assert idle_warnings(compressed()) == []

@@ -19,7 +19,6 @@ from vtc_cli.stages.mustdrop import (
     KeyTokens,
     OutputAwareCache,
     SpatialMerge,
-    official_average,
 )
 from vtc_cli.stages.ops.windows import mean_pair_cosine, window_members
 
@@ -228,15 +227,6 @@ def test_the_cache_keeps_text_and_what_is_alive() -> None:
     )
     decision = OutputAwareCache().decide(entries, signals(Grid(1, 1, 3)))
     assert decision.keep.tolist() == [0, 2, 4]  # type: ignore[union-attr]
-
-
-def test_official_average_is_the_formula_of_the_sheet() -> None:
-    counts, layers = [400, 300, 200, 100, 50], (3, 7, 11, 15)
-    entering, first, second, third, last = counts
-    recorded = (2 * entering + 4 * first + 4 * second + 4 * third + 18 * last) / 32
-    processed = (3 * entering + 4 * first + 4 * second + 4 * third + 17 * last) / 32
-    assert official_average(counts, layers, 32) == recorded
-    assert LayerBudget(1, 32, layers).average(counts) == processed
 
 
 def run_budget(budget: LayerBudget, features: torch.Tensor, seed: int) -> list[int]:

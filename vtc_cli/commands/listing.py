@@ -63,8 +63,8 @@ def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
+    for index, name in enumerate(columns):  # the first column names the row and stays whole
+        table.add_column(name, overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(Text(_cell(row[name])) for name in columns))
     Console().print(table)

@@ -57,6 +57,16 @@ _ALL = (
         ("average", "budget", "equivalent"),
     ),
     Definition(
+        "leaving_average",
+        "tokens.leaving_average",
+        "Mean over decoder layers of the visual tokens that leave each layer. A paper that prunes "
+        "at the output of a layer and counts afterwards reports this smaller figure.",
+        "(sum(per_layer[1:]) + per_layer[-1]) / layers",
+        "tokens",
+        "official code of MustDrop (arXiv 2411.10803)",
+        ("leaving", "official_average"),
+    ),
+    Definition(
         "final",
         "tokens.final",
         "Visual tokens that the last decoder layer still processes.",

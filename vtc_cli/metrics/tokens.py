@@ -31,6 +31,8 @@ class TokenCounts:
         original: N0, tokens of the uncompressed model.
         entering: visual tokens that decoder layer 0 processed.
         layer_average: mean over decoder layers of the visual tokens processed there.
+        leaving_average: mean over decoder layers of the visual tokens that leave each layer, after
+            pruning at its output: how the official MustDrop code counts its average.
         final: visual tokens that the last decoder layer processed.
         text: text tokens of the prompt.
         requested: layer average asked for, None without a budget.
@@ -42,6 +44,7 @@ class TokenCounts:
     original: int
     entering: int
     layer_average: float
+    leaving_average: float
     final: int
     text: int
     requested: float | None
@@ -66,6 +69,7 @@ def token_counts(trace: Trace) -> TokenCounts:
         original=trace.original_tokens,
         entering=per_layer[0] if per_layer else 0,
         layer_average=fmean(per_layer) if per_layer else 0.0,
+        leaving_average=fmean((*per_layer[1:], per_layer[-1])) if per_layer else 0.0,
         final=per_layer[-1] if per_layer else 0,
         text=trace.text_tokens,
         requested=trace.plan.requested,

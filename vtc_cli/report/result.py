@@ -76,11 +76,15 @@ class StageBlock(Block):
 
 
 class TokensBlock(Block):
-    """Counts of visual tokens; `gap` is achieved minus requested layer average."""
+    """Counts of visual tokens; `gap` is achieved minus requested layer average.
+
+    `leaving_average` is the mean over layers of what leaves each layer.
+    """
 
     original: int
     entering: int
     layer_average: float
+    leaving_average: float
     final: int
     text: int
     requested: float | None

@@ -65,10 +65,13 @@ def _budget(result: Result) -> str:
     counts = f"{tokens.entering} entering, {tokens.final} final"
     if tokens.requested is None or tokens.gap is None:
         return f"{tokens.layer_average:.1f} visual tokens (layer average), {counts}"
+    counted = ""
+    if result.recipe.fidelity == "official":
+        counted = f"{tokens.leaving_average:.1f} counted after each layer, "
     gap = f"gap {tokens.gap:+.1f}" if abs(tokens.gap) >= 0.05 else "met"
     return (
         f"budget {tokens.requested:g} -> achieved {tokens.layer_average:.1f} "
-        f"(layer average, {gap}), {counts}"
+        f"(layer average, {gap}), {counted}{counts}"
     )
 
 

@@ -8,9 +8,7 @@ tower layer 0 and of decoder layers 2, 6, 10, 14, which is the input of the next
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil
 from typing import ClassVar, Literal
 
@@ -222,20 +220,6 @@ class OutputAwareCache(DecodeStage):
         """Keep text and what is alive."""
         keep = (~entries.visual | entries.alive).nonzero()[:, 0]
         return Decision.prune(keep, len(entries))
-
-
-def official_average(counts: Sequence[int], layers: Sequence[int], decoder_layers: int) -> float:
-    """The paper's "average tokens": the mean over layers of the count recorded *after* pruning.
-
-    Args:
-        counts: visual tokens entering, then after each pruning layer.
-        layers: layers at whose input tokens go; the official code records the smaller count
-            already for the layer before.
-        decoder_layers: D.
-    """
-    edges = [0, *(layer - 1 for layer in layers), decoder_layers]
-    spans = [after - before for before, after in pairwise(edges)]
-    return sum(s * c for s, c in zip(spans, counts, strict=True)) / decoder_layers
 
 
 def _refuse(budget: LayerBudget, entering: int) -> None:
