@@ -119,6 +119,8 @@ def do_job(
     """Answer one question and, with `baseline`, let the full model answer beside it."""
     prompt = session.adapter.prepare(media, question)
     plan = make_plan(session, prompt, recipe, options)
+    if baseline:
+        session.warm_up(prompt)
     trace = session.run(
         prompt, plan, generation, repeats=repeats, on_token=_stream(session, show_text)
     )

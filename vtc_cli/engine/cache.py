@@ -22,12 +22,14 @@ class LogicalLayer(DynamicLayer):
     Attributes:
         seen: logical tokens that ever passed.
         order: (1, kv_heads, n) int64, logical index of each stored column, -1 for padding.
+        ragged: whether some head is padded; known without asking the device at every step.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen = 0
         self.order: Tensor | None = None
+        self.ragged = False
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -69,6 +71,7 @@ class LogicalLayer(DynamicLayer):
         order = self.filled()
         index = columns[None]
         safe = index.clamp_min(0)
+        self.ragged = bool((columns < 0).any())
         wide = safe[..., None].expand(-1, -1, -1, self.key_states.shape[-1])
         self.keys = self.key_states.gather(2, wide)
         self.values = self.value_states.gather(2, wide)
@@ -81,9 +84,9 @@ class LogicalLayer(DynamicLayer):
             queries: rows about to be appended.
             groups: query heads a key/value head.
         """
-        valid = self.filled() >= 0
-        if queries == 1 and bool(valid.all()):
+        if queries == 1 and not self.ragged:
             return None
+        valid = self.filled() >= 0
         heads = valid.shape[1]
         past = valid[:, :, None, :].expand(-1, -1, queries, -1)
         triangle = torch.ones(queries, queries, dtype=torch.bool, device=valid.device).tril()
@@ -107,8 +110,8 @@ class LogicalLayer(DynamicLayer):
     @property
     def entries(self) -> float:
         """Mean true entries a head."""
-        if self.order is None:
-            return 0.0
+        if not self.ragged or self.order is None:
+            return float(self.stored)
         return int((self.order >= 0).sum()) / int(self.order.shape[1])
 
     @property

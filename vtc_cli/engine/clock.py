@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -60,6 +62,7 @@ class PeakMemory:
         if self.kind == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
+            _return_freed_memory()
             self._start = _status_bytes("VmRSS")
             self._reset = _reset_peak()
         return self
@@ -75,6 +78,13 @@ class PeakMemory:
         elif self._reset and self._start is not None:
             peak = _status_bytes("VmHWM")
             self.peak_bytes = None if peak is None else max(peak - self._start, 0)
+
+
+def _return_freed_memory() -> None:
+    """Give freed heap back to the system, or the next pass would grow into it unseen."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _reset_peak() -> bool:

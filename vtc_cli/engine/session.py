@@ -46,18 +46,31 @@ class Session:
         """Answer `prompt` under `plan`.
 
         With `repeats` > 1 the first pass gives the answer and warms up, and `repeats` more passes
-        are timed; with 1 the answering pass is timed as it is.
+        are timed, the first of them for its memory too; with 1 the answering pass is measured.
 
         Raises:
             MemoryExhaustedError: the device has no memory left.
         """
+        trace = self._measured(prompt, plan, generation, on_token)
+        if repeats > 1:
+            again = replace(generation, forced=tuple(trace.answer_ids))
+            passes = [self._measured(prompt, plan, again, None)]
+            passes += [self._pass(prompt, plan, again, None)[0] for _ in range(repeats - 1)]
+            trace.timings = [timing for done in passes for timing in done.timings]
+            trace.peak_bytes = passes[0].peak_bytes
+        return trace
+
+    def warm_up(self, prompt: Prompt) -> None:
+        """One unmeasured token of the full model, so that no run pays for first times alone."""
+        self._pass(prompt, Plan("full"), Generation(max_new_tokens=1), None)
+
+    def _measured(
+        self, prompt: Prompt, plan: Plan, generation: Generation, on_token: OnToken | None
+    ) -> Trace:
+        """One pass with its peak memory."""
         with PeakMemory(self.adapter.device) as memory:
             trace, _ = self._pass(prompt, plan, generation, on_token)
         trace.peak_bytes, trace.memory_kind = memory.peak_bytes, memory.kind
-        if repeats > 1:
-            again = replace(generation, forced=tuple(trace.answer_ids))
-            passes = [self._pass(prompt, plan, again, None)[0] for _ in range(repeats)]
-            trace.timings = [timing for done in passes for timing in done.timings]
         return trace
 
     def answer_nll(self, prompt: Prompt, plan: Plan, answer_ids: list[int], seed: int = 0) -> float:
