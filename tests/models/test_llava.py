@@ -1,0 +1,143 @@
+"""The LLaVA adapter: loading, prompts, geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.support import QUESTION, noise_media, small_adapter
+from vtc_cli.core.errors import ModelError
+from vtc_cli.core.media import Media
+from vtc_cli.models.llava import LlavaAdapter
+from vtc_cli.models.support.load import LoadOptions, load_model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    adapter = small_adapter()
+    adapter.model.save_pretrained(folder)
+    adapter.processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_saved_checkpoint_loads_and_is_the_same_model(saved: Path) -> None:
+    adapter, facts = load_model(str(saved), LoadOptions())
+    assert (facts.family, facts.weights, facts.dtype) == ("llava", "pretrained", "float32")
+    original = small_adapter()
+    prompt = original.prepare(noise_media(), QUESTION)
+    again = adapter.prepare(noise_media(), QUESTION)
+    assert torch.equal(prompt.input_ids, again.input_ids)
+    with torch.inference_mode():
+        assert torch.equal(original.encode(prompt).features, adapter.encode(again).features)
+
+
+def test_dtype_is_taken(saved: Path) -> None:
+    adapter, facts = load_model(str(saved), LoadOptions(dtype="bfloat16"))
+    assert adapter.model.dtype == torch.bfloat16
+    assert facts.dtype == "bfloat16"
+
+
+def test_narrow_has_the_depth_and_tokens_of_the_7b_model() -> None:
+    shape = LlavaAdapter.narrow(0).shape
+    assert (shape.vision.layers, shape.decoder.layers, shape.patches) == (24, 32, 576)
+    assert (shape.feature_layers, shape.class_tokens) == (23, 1)
+
+
+def test_narrow_is_the_same_model_every_time() -> None:
+    first, second = LlavaAdapter.narrow(0).model, LlavaAdapter.narrow(0).model
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_prompt_without_a_template_is_that_of_the_paper() -> None:
+    adapter = small_adapter()
+    prompt = adapter.prepare(noise_media(), "why?")
+    text = adapter.processor.tokenizer.decode(prompt.input_ids[0])
+    assert text.startswith("USER: <image>")
+    assert text.endswith("\nwhy? ASSISTANT:")
+    assert prompt.visual_index.tolist() == list(range(6, 42))
+
+
+def test_a_processor_that_counts_other_patches_is_refused() -> None:
+    adapter = small_adapter()
+    adapter.processor.patch_size = 7
+    with pytest.raises(ModelError, match="36"):
+        try:
+            adapter.prepare(noise_media(), QUESTION)
+        except ModelError as error:
+            raise ModelError(str(error)) from error
+
+
+def test_a_tower_that_is_not_clip_is_refused(saved: Path, monkeypatch: Any) -> None:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+
+    config = LlavaConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=84
+        ),
+        text_config=small_adapter().model.config.text_config,
+    )
+    model = LlavaForConditionalGeneration(config)
+    monkeypatch.setattr(
+        LlavaForConditionalGeneration, "from_pretrained", lambda *args, **kwargs: model
+    )
+    with pytest.raises(ModelError, match="siglip"):
+        LlavaAdapter.load(str(saved))
+
+
+GEOMETRIES = {
+    "padded wide": ({"do_pad": True}, 160, 90),
+    "padded tall": ({"do_pad": True}, 70, 120),
+    "stretched": ({"do_pad": False}, 160, 90),
+    "cropped wide": (
+        {"do_pad": False, "size": {"shortest_edge": 84}, "do_center_crop": True},
+        200,
+        100,
+    ),
+    "cropped tall": (
+        {"do_pad": False, "size": {"shortest_edge": 96}, "do_center_crop": True},
+        100,
+        150,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_patch_boxes_are_where_the_processor_looks(name: str) -> None:
+    """A white box painted into one patch's box must light up that patch and no other."""
+    options, width, height = GEOMETRIES[name]
+    adapter = small_adapter()
+    image = adapter.processor.image_processor
+    image.crop_size = {"height": 84, "width": 84}
+    for key, value in options.items():
+        setattr(image, key, value)
+    boxes = adapter.prepare(noise_media(0, height, width), QUESTION).patch_boxes
+    for index in (14, 21, 9):
+        left, top, right, bottom = np.maximum(boxes[index], 0)
+        pixels = np.full((1, height, width, 3), (122, 116, 104), dtype=np.uint8)  # as the padding
+        pixels[0, round(top) : round(bottom), round(left) : round(right)] = 255
+        media = Media(pixels, (0.0,), "image", "x", "y")
+        seen = adapter.prepare(media, QUESTION).encoder_inputs["pixel_values"][0].mean(0)
+        patches = seen.reshape(6, 14, 6, 14).mean(dim=(1, 3)).flatten()
+        ranked = patches.argsort(descending=True)
+        assert int(ranked[0]) == index
+        floor = patches.median()
+        assert patches[index] - floor > 4 * (patches[ranked[1]] - floor).abs()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (LoadOptions(device="cuda:7"), "not on this machine"),
+        (LoadOptions(device="abacus"), "no device"),
+        (LoadOptions(dtype="float8"), "no dtype"),
+    ],
+)
+def test_impossible_options_are_refused(options: LoadOptions, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        load_model("narrow:llava", options)
