@@ -136,6 +136,7 @@ def test_patch_boxes_are_where_the_processor_looks(name: str) -> None:
         (LoadOptions(device="cuda:7"), "not on this machine"),
         (LoadOptions(device="abacus"), "no device"),
         (LoadOptions(dtype="float8"), "no dtype"),
+        (LoadOptions(attention="paged"), "no attention"),
     ],
 )
 def test_impossible_options_are_refused(options: LoadOptions, words: str) -> None:

@@ -129,12 +129,14 @@ def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Out
 
 
 def _load(options: RunOptions) -> Session:
-    """The model, with the library's own chatter off."""
+    """The model, with the libraries' own chatter off."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     from vtc_cli.engine.session import Session
     from vtc_cli.models.support.load import LoadOptions, load_model
 
+    hub_logging.set_verbosity(hub_logging.CRITICAL)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     adapter, facts = load_model(

@@ -43,7 +43,7 @@ class LlavaAdapter(Adapter):
         """Load a local folder or a hub id.
 
         Raises:
-            ModelError: the vision tower is not a CLIP tower.
+            ModelError: not a CLIP tower, or features from several of its layers.
         """
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
@@ -52,6 +52,10 @@ class LlavaAdapter(Adapter):
         if found != "clip_vision_model":
             raise ModelError(
                 f"a LLaVA with a {found} tower", where=source, allowed="clip_vision_model"
+            )
+        if not isinstance(model.config.vision_feature_layer, int):
+            raise ModelError(
+                "features from several tower layers", where=source, allowed="one feature layer"
             )
         return cls(model.eval(), AutoProcessor.from_pretrained(source))
 

@@ -48,6 +48,8 @@ def load_model(name: str, options: LoadOptions) -> tuple[Adapter, ModelFacts]:
             that is not there.
     """
     device, dtype = _device(options.device), _dtype(options.dtype, options.device)
+    if options.attention not in ATTENTIONS:
+        raise ModelError(f"no attention {options.attention}", allowed=", ".join(ATTENTIONS))
     with _load_errors(name):
         adapter, weights = _adapter(name, dtype, options.attention)
         adapter.model.to(device=device, dtype=dtype)
