@@ -136,7 +136,7 @@ def _load(options: RunOptions) -> Session:
     from vtc_cli.engine.session import Session
     from vtc_cli.models.support.load import LoadOptions, load_model
 
-    hub_logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     adapter, facts = load_model(
