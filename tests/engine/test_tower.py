@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from vtc_cli.stages.mustdrop import SpatialMerge
 
 from tests.engine.support import (
     QUESTION,
@@ -21,6 +20,7 @@ from vtc_cli.engine.session import Session
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Prompt
+from vtc_cli.stages.mustdrop import SpatialMerge
 
 ATOL = 2e-5  # masked against sliced CLIP in float32 was measured at 5e-6
 
