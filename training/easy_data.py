@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Literal
 
-import easy_vqa  # type: ignore[import-untyped]
+import easy_vqa
 import numpy as np
 from PIL import Image
 

@@ -23,7 +23,10 @@ from training.tokenizer import BOS, vocabulary
 
 PREFIX = (BOS, vocabulary()["user"], vocabulary()[":"])
 MENTION_LAYER = 5
+PAIR_LAYERS = (7, 9)
+CLEAR_DISTANCE = 0.3
 MENTION_WEIGHT = 0.5
+PAIR_WEIGHT = 0.5
 PLACE_WEIGHT = 3.0
 HIDDEN = -30_000.0
 
@@ -68,6 +71,36 @@ class MentionHead(nn.Module):
         return loss, {"named": (right, len(there)), "offset": (distance.item() ** 0.5, 1.0)}
 
 
+class PairHead(nn.Module):
+    """Throw-away heads that read how the first of two named items lies to the second.
+
+    One reads the word that names the second item, one the last word before the answer. Without
+    them the comparison, which is an exclusive or of words and places, is not found in time.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.readers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4)) for _ in PAIR_LAYERS
+        )
+
+    def loss(self, states: list[Tensor], distances: Tensor) -> tuple[Tensor, Report]:
+        """Return the loss; states are (m, width) per reader and distances (m, 2)."""
+        loss, right, total = distances.sum() * 0, 0.0, 0
+        signs = (distances > 0).float()
+        clear = distances.abs() > CLEAR_DISTANCE
+        for reader, state in zip(self.readers, states, strict=True):
+            guess = reader(state).float()
+            losses = functional.binary_cross_entropy_with_logits(
+                guess[:, 2:], signs, reduction="none"
+            )
+            loss = loss + PLACE_WEIGHT * functional.mse_loss(guess[:, :2], distances)
+            loss = loss + (losses * clear).sum() / clear.sum().clamp(min=1)
+            right += ((guess[:, 2:] > 0) == (signs > 0))[clear].sum().item()
+            total += int(clear.sum())
+        return loss, {"sides": (right, total)}
+
+
 def visual_places(pooled: bool) -> Tensor:
     """Return the position ids of the visual tokens: those of their (top-left) patches."""
     places = pooled_places() if pooled else torch.arange(GRID * GRID)
@@ -86,8 +119,8 @@ def row_mask(blocks: Tensor, prefix: int) -> Tensor:
 
 def run_decoder(
     model: LlavaForConditionalGeneration, sight: Tensor, batch: TextBatch, pooled: bool
-) -> tuple[Tensor, Tensor]:
-    """Return last and middle hidden states of the text, each (n, text length, width)."""
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the hidden states of the text, last and before each layer: (n, length, width)."""
     device, embedding = sight.device, model.get_input_embeddings()
     start = embedding(torch.tensor(PREFIX, device=device)).expand(len(sight), -1, -1)
     projected = model.model.multi_modal_projector(sight)
@@ -102,7 +135,8 @@ def run_decoder(
         use_cache=False,
         output_hidden_states=True,
     )
-    return states.last_hidden_state[:, prefix:], states.hidden_states[MENTION_LAYER][:, prefix:]
+    middle = [state[:, prefix:] for state in states.hidden_states]
+    return states.last_hidden_state[:, prefix:], middle
 
 
 def answer_loss(logits: Tensor, batch: TextBatch, answered: Tensor) -> tuple[Tensor, Report]:
@@ -125,9 +159,27 @@ def answer_loss(logits: Tensor, batch: TextBatch, answered: Tensor) -> tuple[Ten
     return (losses * weights).sum() / weights.sum(), report
 
 
+def mention_loss(
+    head: MentionHead, middle: list[Tensor], batch: TextBatch
+) -> tuple[Tensor, Report]:
+    """Return the loss of the mention head on all marks."""
+    states = middle[MENTION_LAYER]
+    rows, places, targets = (value.to(states.device) for value in mention_targets(batch))
+    return head.loss(states[rows, places], targets)
+
+
+def pair_loss(head: PairHead, middle: list[Tensor], batch: TextBatch) -> tuple[Tensor, Report]:
+    """Return the loss of the pair head on all questions about two items."""
+    device = middle[0].device
+    table = torch.tensor(batch.pairs, device=device).reshape(-1, 5)
+    rows, places = table[:, 0].long(), table[:, 1:3].long()
+    states = [middle[layer][rows, places[:, i]] for i, layer in enumerate(PAIR_LAYERS)]
+    return head.loss(states, table[:, 3:])
+
+
 def language_step(
     model: LlavaForConditionalGeneration,
-    head: MentionHead,
+    heads: tuple[MentionHead, PairHead],
     cache: Cache,
     features: Tensor,
     shape: LanguageShape,
@@ -146,9 +198,10 @@ def language_step(
         answered = batch.targets != IGNORED
         logits = model.lm_head(last[answered.to(device)]).float()
         loss, report = answer_loss(logits, batch, answered)
-        at, place, targets = mention_targets(batch)
-        extra, mentioned = head.loss(middle[at.to(device), place.to(device)], targets.to(device))
-        return loss + MENTION_WEIGHT * extra, {**report, **mentioned, "answer": (loss.item(), 1.0)}
+        extra, named = mention_loss(heads[0], middle, batch)
+        sides, compared = pair_loss(heads[1], middle, batch)
+        loss = loss + MENTION_WEIGHT * extra + PAIR_WEIGHT * sides
+        return loss, {**report, **named, **compared}
 
     return step
 

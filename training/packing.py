@@ -30,11 +30,11 @@ SPARE_WORDS = ("the", "a", "of", "do", "does", "you", "see", "there", "are", "pl
 WEIGHTS = {
     "color": 1.5,
     "shape": 1.5,
-    "count": 1.5,
+    "count": 2.0,
     "presence": 2.5,
-    "relation": 3.0,
+    "relation": 5.0,
     "digit": 1.0,
-    "place": 1.5,
+    "place": 1.0,
     "description": 0.7,
 }
 
@@ -51,7 +51,11 @@ class Block:
 
 @dataclass
 class TextBatch:
-    """Rows of blocks; all tensors (n, length), `mentions` one (row, place, item) a mark."""
+    """Rows of blocks; all tensors are (n, length).
+
+    `mentions` has (row, place, scene, item) for every mark, and `pairs` for every question on
+    two items (row, place of the second mark, place before the answer, distance in x, in y).
+    """
 
     ids: Tensor
     targets: Tensor
@@ -60,6 +64,7 @@ class TextBatch:
     positions: Tensor
     kinds: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     mentions: list[tuple[int, int, Scene, Item | None]] = field(default_factory=list)
+    pairs: list[tuple[int, int, int, float, float]] = field(default_factory=list)
 
 
 def encode(text: str) -> tuple[list[int], list[int]]:
@@ -138,6 +143,10 @@ def _place(
     for mark, item in zip(block.marks, block.question.mentions, strict=True):
         assert scene is not None
         batch.mentions.append((row, start + mark, scene, item))
+    if len(block.marks) == 2:
+        ends = [_mention_target(*mention[2:]) for mention in batch.mentions[-2:]]
+        distance = (ends[0][1] - ends[1][1], ends[0][2] - ends[1][2])
+        batch.pairs.append((row, start + block.marks[1], first, *distance))
 
 
 def mention_targets(batch: TextBatch) -> tuple[Tensor, Tensor, Tensor]:

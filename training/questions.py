@@ -136,15 +136,21 @@ def relation_question(scene: Scene, rng: random.Random) -> Question | None:
     one, two = rng.sample(scene.items, 2)
     steps = {"x": two.cell % 3 - one.cell % 3, "y": two.cell // 3 - one.cell // 3}
     axis = rng.choice([name for name, step in steps.items() if step])
-    relation = rng.choice(("left", "right") if axis == "x" else ("above", "below"))
-    holds = (steps[axis] > 0) == (relation in ("left", "above"))
+    sides = ("left", "right") if axis == "x" else ("above", "below")
+    truth = sides[0] if steps[axis] > 0 else sides[1]
     names = {
         "one": rng.choice(unique_names(scene, one)),
         "two": rng.choice(unique_names(scene, two)),
     }
-    phrase = rng.choice(templates.RELATION_PHRASES[relation])
-    text = _fill(rng, templates.RELATION, relation=phrase, **names)
-    return Question(text, "yes" if holds else "no", "relation", (one, two))
+    if rng.random() < 0.25:
+        choice = templates.RELATION_CHOICES[axis]
+        text, answer = _fill(rng, templates.RELATION_CHOICE, choice=choice, **names), truth
+    else:
+        relation = rng.choice(sides)
+        phrase = rng.choice(templates.RELATION_PHRASES[relation])
+        text = _fill(rng, templates.RELATION, relation=phrase, **names)
+        answer = "yes" if relation == truth else "no"
+    return Question(text, answer, "relation", (one, two))
 
 
 def digit_question(scene: Scene, rng: random.Random) -> Question | None:

@@ -89,6 +89,11 @@ RELATION = (
     "is the {one}@ {relation} the {two}@?",
     "is the {one}@ {relation} the {two}@ in the {picture}?",
 )
+RELATION_CHOICES = {"x": "left or right of", "y": "above or below"}
+RELATION_CHOICE = (
+    "is the {one}@ {choice} the {two}@?",
+    "is the {one}@ {choice} the {two}@ in the {picture}?",
+)
 DIGIT = (
     "what digit is shown?",
     "what digit is there?",
@@ -136,6 +141,7 @@ _ALL = (
     *AFFIRMED,
     *NEGATED,
     *RELATION,
+    *RELATION_CHOICE,
     *DIGIT,
     *PLACE,
     *DESCRIPTION,
@@ -153,5 +159,6 @@ def template_words() -> list[str]:
     """Return every word that templates, places and answers use, in a fixed order."""
     plain = [re.sub(r"\{\w+\}|@", " ", template) for template in _ALL]
     phrases = [phrase for group in RELATION_PHRASES.values() for phrase in group]
+    phrases += RELATION_CHOICES.values()
     texts = [*plain, *phrases, *CELLS, *ROWS, *COLUMNS, *PLURALS.values(), ANSWER_WORDS, SYNONYMS]
     return list(dict.fromkeys(word for text in texts for word in split_words(text)))

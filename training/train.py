@@ -11,7 +11,7 @@ from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 from training.attention import use_plain_attention
 from training.data import OUT, Cache, load_training
 from training.features import load_features
-from training.language_phase import LanguageShape, MentionHead, language_step
+from training.language_phase import LanguageShape, MentionHead, PairHead, language_step
 from training.loop import Phase, run_phase
 from training.model import build_model
 from training.naming_phase import naming_step
@@ -80,17 +80,18 @@ def train_language(
     features: Tensor,
 ) -> None:
     """Run phases c and d."""
-    head = MentionHead(model.lm_head.in_features)
+    heads = MentionHead(model.lm_head.in_features), PairHead(model.lm_head.in_features)
     modules = {
         "decoder": model.model.language_model,
         "projector": model.model.multi_modal_projector,
         "words": model.lm_head,
-        "head": head,
+        "head": heads[0],
+        "pairs": heads[1],
     }
     for name, pooled, rows, length, rate in LANGUAGE_STEPS:
         phase = make_phase(arguments, name, modules, rate)
         shape = LanguageShape(pooled, rows, length)
-        run_phase(phase, language_step(model, head, cache, features, shape, phase.device))
+        run_phase(phase, language_step(model, heads, cache, features, shape, phase.device))
 
 
 def parse_arguments() -> argparse.Namespace:
