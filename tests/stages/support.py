@@ -19,6 +19,7 @@ def signals(
     *,
     attention: Tensor | None = None,
     cls: Tensor | None = None,
+    output: Tensor | None = None,
     layer: int = -1,
     entering: int | None = None,
     budget: LayerBudget | None = None,
@@ -33,6 +34,9 @@ def signals(
         )
     if cls is not None:
         producers["vision_cls_attention"] = lambda layer: Produced(cls)
+    if output is not None:
+        producers["attention_output"] = lambda: Produced(output)
+        producers["attention_projection"] = lambda: Produced(output * 2)
     return Signals(
         producers,
         grid=grid,

@@ -35,6 +35,7 @@ def view_of(tokens: TokenTable, fill: float = 0.1) -> Any:
         tokens.grid,
         attention=torch.full((3, count), fill),
         cls=torch.full((count,), fill),
+        output=tokens.features,
         layer=3,
         entering=count,
     )
@@ -77,7 +78,7 @@ def test_a_protected_token_stays(name: str) -> None:
 @pytest.mark.parametrize("name", TABLE_STAGES)
 def test_nan_in_what_a_stage_reads_is_an_error(name: str) -> None:
     stage: Any = STAGES[name]()
-    tokens = table(torch.full((36, 4), float("nan")), 6, 6)
+    tokens = table(torch.full((144, 4), float("nan")), 12, 12)
     with pytest.raises(VtcError):
         stage.decide(tokens, view_of(tokens, float("nan")))
 

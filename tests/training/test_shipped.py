@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,10 @@ LINES = [json.loads(line) for line in (ROOT / "samples/questions.jsonl").read_te
 
 @pytest.fixture(scope="module")
 def model() -> LlavaForConditionalGeneration:
-    return LlavaForConditionalGeneration.from_pretrained(SHIPPED).eval()
+    loaded = LlavaForConditionalGeneration.from_pretrained(SHIPPED)
+    assert isinstance(loaded, LlavaForConditionalGeneration)
+    loaded.eval()
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +40,10 @@ def picture_of(line: dict[str, str]) -> Image.Image:
     return Image.open(ROOT / line["media"]).convert("RGB")
 
 
-def answer_stock(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, line: dict[str, str]
-) -> str:
+def answer_stock(model: Any, processor: LlavaProcessor, line: dict[str, str]) -> str:
     """Answer with nothing but the stock classes."""
-    content = [{"type": "image"}, {"type": "text", "text": line["question"]}]
-    messages = [{"role": "user", "content": content}]
+    content: list[Any] = [{"type": "image"}, {"type": "text", "text": line["question"]}]
+    messages: list[Any] = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     inputs = processor(text=text, images=picture_of(line), return_tensors="pt")
     output = model.generate(**inputs, do_sample=False)
@@ -62,7 +64,7 @@ def test_loading_warns_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_size_shape_and_weights(model: LlavaForConditionalGeneration) -> None:
     assert (SHIPPED / "model.safetensors").stat().st_size < 12e6
-    assert model.config.text_config.num_hidden_layers >= 12
+    assert len(model.model.language_model.layers) >= 12
     assert model.config.vision_feature_layer == -2
     assert all(bool(value.isfinite().all()) for value in model.parameters())
 

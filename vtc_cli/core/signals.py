@@ -26,6 +26,8 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "attention_rows": "(heads, Q, N) decoder attention from text rows to the visual tokens",
     "keys": "(kv_heads, N, head_dim) decoder keys of the visual tokens, after RoPE",
     "values": "(kv_heads, N, head_dim) decoder values of the visual tokens",
+    "attention_output": "(N, heads x head_dim) joined heads of the visual tokens, before o_proj",
+    "attention_projection": "(N, d) the same after o_proj",
     "hidden": "(N, d) decoder layer output of the visual tokens",
 }
 
@@ -132,6 +134,14 @@ class Signals:
     def values(self) -> Tensor:
         """(kv_heads, N, head_dim): values of the layer before."""
         return self._value("values")
+
+    def attention_output(self) -> Tensor:
+        """(N, heads x head_dim): joined head outputs of the layer before, before o_proj."""
+        return self._value("attention_output")
+
+    def attention_projection(self) -> Tensor:
+        """(N, d): attention output of the layer before, after o_proj."""
+        return self._value("attention_projection")
 
     def hidden(self) -> Tensor:
         """(N, d): output of the layer before."""

@@ -20,7 +20,13 @@ from vtc_cli.engine.step import RowMap, Scene, decide
 from vtc_cli.engine.tap import AttentionTap, Capture
 from vtc_cli.models.support.base import Adapter
 
-DECODER_CAPTURE_SIGNALS = {"attention_rows", "keys", "values"}
+DECODER_CAPTURE_SIGNALS = {
+    "attention_rows",
+    "attention_output",
+    "attention_projection",
+    "keys",
+    "values",
+}
 
 
 def prefill(
@@ -152,6 +158,9 @@ class _Prefill:
             producers["attention_rows"] = lambda queries: self._attention_rows(
                 capture, rows, queries
             )
+            output = capture.output.index_select(0, visual)
+            producers["attention_output"] = lambda: Produced(output)
+            producers["attention_projection"] = lambda: self._projection(output, layer - 1)
             producers["keys"] = lambda: Produced(capture.key.index_select(1, visual))
             producers["values"] = lambda: Produced(capture.value.index_select(1, visual))
         return producers
@@ -168,6 +177,12 @@ class _Prefill:
         index = rows.index_select(0, places)
         attention = capture.rows(index)[:, :, rows[self._now.visual]]
         return Produced(attention, capture.row_flops(int(index.shape[0])))
+
+    def _projection(self, output: Tensor, layer: int) -> Produced:
+        """The output projection of `layer` applied to the visual rows once more."""
+        linear: Any = self._adapter.decoder_attention(layer).o_proj
+        flops = 2 * output.shape[0] * linear.in_features * linear.out_features
+        return Produced(linear(output), flops)
 
     def _text_embeddings(self) -> Produced:
         places = self._entry.sequence.queries_after_visual()

@@ -26,6 +26,7 @@ class Capture:
         query: (heads, Q, head_dim), after RoPE.
         key: (kv_heads, K, head_dim), after RoPE and after the cache was updated.
         value: (kv_heads, K, head_dim).
+        output: (Q, heads x head_dim), joined heads before the output projection.
         scaling: factor on the scores.
         causal: whether a row sees only the keys up to its own place.
     """
@@ -33,6 +34,7 @@ class Capture:
     query: Tensor
     key: Tensor
     value: Tensor
+    output: Tensor
     scaling: float
     causal: bool
 
@@ -111,9 +113,11 @@ class AttentionTap:
         mask: Tensor | None,
         **options: Any,
     ) -> Any:
+        result = self._base(module, query, key, value, mask, **options)
         layer = self._layer_of.get(module)
         if layer is not None:
             causal = bool(getattr(module, "is_causal", False))
             scaling = float(options.get("scaling") or query.shape[-1] ** -0.5)
-            self.captures[layer] = Capture(query[0], key[0], value[0], scaling, causal)
-        return self._base(module, query, key, value, mask, **options)
+            output = result[0][0].flatten(1)
+            self.captures[layer] = Capture(query[0], key[0], value[0], output, scaling, causal)
+        return result

@@ -34,6 +34,8 @@ class LlavaAdapter(Adapter):
             "attention_rows",
             "keys",
             "values",
+            "attention_output",
+            "attention_projection",
             "hidden",
         }
     )
