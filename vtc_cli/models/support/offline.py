@@ -27,33 +27,22 @@ def random_llava(
     Linear weights are four times the library's initial scale, so that what a token says moves the
     logits by far more than rounding does.
     """
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+    from transformers import CLIPVisionConfig, LlavaConfig
     from transformers import LlavaForConditionalGeneration as Llava
 
+    vision_size = vision_width or width
     vision = CLIPVisionConfig(
-        hidden_size=vision_width or width,
-        intermediate_size=4 * (vision_width or width),
+        hidden_size=vision_size,
+        intermediate_size=4 * vision_size,
         num_hidden_layers=vision_layers,
         num_attention_heads=heads,
         image_size=image_size,
         patch_size=patch_size,
-        projection_dim=vision_width or width,
-    )
-    text = LlamaConfig(
-        vocab_size=BYTES + len(SPECIAL_TOKENS),
-        hidden_size=width,
-        intermediate_size=(width * 11 // 4 + 7) // 8 * 8,
-        num_hidden_layers=decoder_layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 2,
-        max_position_embeddings=4096,
-        pad_token_id=BYTES,
-        bos_token_id=BYTES + 1,
-        eos_token_id=BYTES + 2,
+        projection_dim=vision_size,
     )
     config = LlavaConfig(
         vision_config=vision,
-        text_config=text,
+        text_config=_text_config(width, decoder_layers, heads),
         image_token_index=BYTES + 3,
         vision_feature_layer=-2,
     )
@@ -65,6 +54,24 @@ def random_llava(
             if parameter.ndim >= 2:
                 parameter.mul_(4.0)
     return model
+
+
+def _text_config(width: int, layers: int, heads: int) -> Any:
+    """A Llama configuration with two query heads a key/value head."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=BYTES + len(SPECIAL_TOKENS),
+        hidden_size=width,
+        intermediate_size=(width * 11 // 4 + 7) // 8 * 8,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        max_position_embeddings=4096,
+        pad_token_id=BYTES,
+        bos_token_id=BYTES + 1,
+        eos_token_id=BYTES + 2,
+    )
 
 
 def byte_processor(model: Any) -> Any:
