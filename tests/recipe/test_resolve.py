@@ -1,0 +1,150 @@
+"""Recipes on models of other depths: layers, budgets, fidelity, signals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vtc_cli.core.errors import BudgetError, RecipeError, SignalError
+from vtc_cli.core.plan import Plan
+from vtc_cli.core.shape import ModelShape, TransformerShape
+from vtc_cli.recipe.layers import literal_layers, scale_layers
+from vtc_cli.recipe.load import load_recipe
+from vtc_cli.recipe.resolve import resolve
+
+SIGNALS = frozenset({"vision_cls_attention", "attention_rows", "attention_output"})
+
+
+def shape(llm_layers: int, vision_layers: int) -> ModelShape:
+    decoder = TransformerShape(llm_layers, 32, 4, 2, 8, 64, True, 100)
+    vision = replace(decoder, layers=vision_layers)
+    return ModelShape(vision, 588, 576, 1, vision_layers - 1, ((32, 32),), decoder)
+
+
+def plan(name: str = "mustdrop", llm: int = 32, vision: int = 24, **options: Any) -> Plan:
+    settings: dict[str, Any] = {"family_signals": SIGNALS, "original_tokens": 576, **options}
+    return resolve(load_recipe(name), shape(llm, vision), **settings)
+
+
+def test_on_its_reference_depth_mustdrop_stands_as_written() -> None:
+    stages = plan(budget=None)
+    assert stages.prefill[0].stage.layers == (3, 7, 11, 15)
+    assert stages.encoder[0].stage.tower_layer == 1
+    assert stages.encoder[1].resolved["attention_layer"] == 23
+    assert stages.decode[0].stage.first_layer == 2
+    assert (stages.budget, stages.requested, stages.fidelity) == (None, None, "sound")
+
+
+def test_on_twelve_layers_mustdrop_is_scaled() -> None:
+    stages = plan(llm=12, vision=6)
+    assert stages.prefill[0].stage.layers == (1, 3, 4, 6)
+    assert stages.prefill[0].declared["layers"] == (3, 7, 11, 15)
+    assert stages.encoder[0].stage.tower_layer == 1
+    assert stages.decode[0].stage.first_layer == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "reference", "depth", "scaled"),
+    [
+        ((3, 7, 11, 15), 32, 32, (3, 7, 11, 15)),
+        ((2,), 32, 80, (5,)),
+        ((1, 2, 3), 32, 8, (1, 2, 3)),
+        ((0, 2), 32, 8, (0, 1)),
+        ((30, 31), 32, 4, (2, 3)),
+        ((-1,), 32, 12, (11,)),
+        (-1, 24, 6, 5),
+        (1, 24, 6, 1),
+        (0, 24, 6, 0),
+    ],
+)
+def test_layers_are_rounded_and_kept_apart(
+    value: Any, reference: int, depth: int, scaled: Any
+) -> None:
+    assert scale_layers(value, reference, depth).value == scaled
+
+
+def test_too_many_layers_for_a_shallow_model_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot stand"):
+        scale_layers((3, 7, 11, 15), 32, 4)
+    with pytest.raises(RecipeError):
+        plan(llm=4, vision=6)
+
+
+def test_exact_layers_are_taken_or_refused() -> None:
+    assert plan(llm=20, exact_layers=True).prefill[0].stage.layers == (3, 7, 11, 15)
+    with pytest.raises(RecipeError) as caught:
+        plan(llm=12, vision=6, exact_layers=True)
+    assert "-12..11" in str(caught.value.faults[0])
+    assert literal_layers((-2, -1), 6).value == (4, 5)
+
+
+def test_the_default_budget_is_the_recipe_s_own() -> None:
+    stages = plan(budget="default")
+    assert stages.requested == 192
+    assert stages.budget is not None
+    assert stages.budget.prune_layers == (3, 7, 11, 15)
+    assert stages.budget.protect_ratio == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize(
+    ("budget", "gamma", "alpha"), [(192, 0.001, 0.001), (128, 0.0012, 0.001), (64, 0.011, 0.01)]
+)
+def test_official_fidelity_applies_the_published_thresholds(
+    budget: float, gamma: float, alpha: float
+) -> None:
+    stages = plan(budget=budget, fidelity="official")
+    stage: Any = stages.prefill[0].stage
+    assert (stage.global_threshold, stage.individual_threshold) == (gamma, alpha)
+    assert stages.encoder[0].resolved["fidelity"] == "official"
+    assert (stages.positions, stages.budget, stages.requested) == ("renumbered", None, budget)
+    assert any("published" in warning for warning in stages.warnings)
+
+
+def test_a_recipe_may_settle_positions_itself() -> None:
+    assert plan("tokencarve", budget=64.0, fidelity="official").positions == "original"
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "above N": ({"budget": 600.0}, "1..576"),
+    "below one": ({"budget": 0.5}, "1..576"),
+    "unpublished": ({"budget": 70.0, "fidelity": "official"}, "64, 128, 192"),
+    "of the full model": ({"name": "full", "budget": 64.0}, "compresses nothing"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_budget_that_cannot_be_meant_is_refused(name: str) -> None:
+    options, words = REFUSED[name]
+    with pytest.raises(BudgetError) as caught:
+        plan(**options)
+    assert words in str(caught.value)
+
+
+def test_a_recipe_without_a_stage_that_follows_budgets_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\npaper: none\ndecode:\n  - tokencarve.carved_cache: {}\n")
+    with pytest.raises(BudgetError, match="carved_cache"):
+        try:
+            plan(str(path), budget=64.0)
+        except BudgetError as error:
+            raise BudgetError(str(error)) from error
+
+
+def test_a_missing_signal_names_the_stage_and_what_there_is() -> None:
+    with pytest.raises(SignalError) as caught:
+        plan(family_signals=frozenset({"attention_rows"}))
+    assert "mustdrop.key_tokens needs vision_cls_attention" in caught.value.found
+    assert caught.value.allowed == "attention_rows"
+
+
+def test_a_stage_behind_the_feature_layer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "name: x\npaper: none\nencoder:\n  - mustdrop.spatial_merge: {vision_layer: 23}\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        plan(str(path))
+    assert "0..22" in str(caught.value.faults[0])
