@@ -17,7 +17,7 @@ from training.model import build_model, build_processor
 
 SHIPPED = Path(__file__).parent.parent / "vtc_cli" / "assets" / "tiny"
 CARD = Path(__file__).parent / "MODEL_CARD.md"
-TOWER = ("settle", "windows", "vision96")
+TOWER = ("language576", "settle", "windows", "vision96")
 LANGUAGE = ("language576", "language144")
 
 

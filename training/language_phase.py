@@ -101,9 +101,9 @@ class PairHead(nn.Module):
         return loss, {"sides": (right, total)}
 
 
-def visual_places(pooled: bool) -> Tensor:
-    """Return the position ids of the visual tokens: those of their (top-left) patches."""
-    places = pooled_places() if pooled else torch.arange(GRID * GRID)
+def visual_places(count: int) -> Tensor:
+    """Return the position ids of 576 or 144 visual tokens: those of their (top-left) patches."""
+    places = torch.arange(GRID * GRID) if count == GRID * GRID else pooled_places()
     return len(PREFIX) + places
 
 
@@ -118,7 +118,7 @@ def row_mask(blocks: Tensor, prefix: int) -> Tensor:
 
 
 def run_decoder(
-    model: LlavaForConditionalGeneration, sight: Tensor, batch: TextBatch, pooled: bool
+    model: LlavaForConditionalGeneration, sight: Tensor, batch: TextBatch
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the hidden states of the text, last and before each layer: (n, length, width)."""
     device, embedding = sight.device, model.get_input_embeddings()
@@ -126,7 +126,9 @@ def run_decoder(
     projected = model.model.multi_modal_projector(sight)
     inputs = torch.cat([start, projected, embedding(batch.ids.to(device))], 1)
     prefix = len(PREFIX) + projected.shape[1]
-    before = torch.cat([torch.arange(len(PREFIX)), visual_places(pooled)]).expand(len(sight), -1)
+    before = torch.cat([torch.arange(len(PREFIX)), visual_places(sight.shape[1])]).expand(
+        len(sight), -1
+    )
     positions = torch.cat([before, len(PREFIX) + GRID * GRID + batch.positions], 1)
     states = model.model.language_model(
         inputs_embeds=inputs,
@@ -192,18 +194,26 @@ def language_step(
         chosen = sample_rows(cache, shape.rows)
         batch = pack([cache.pictures[i] for i in chosen.tolist()], shape.length, rng, WEIGHTS)
         sight = features[chosen].float().to(device)
-        last, middle = run_decoder(
-            model, pool(sight) if shape.pooled else sight, batch, shape.pooled
-        )
-        answered = batch.targets != IGNORED
-        logits = model.lm_head(last[answered.to(device)]).float()
-        loss, report = answer_loss(logits, batch, answered)
-        extra, named = mention_loss(heads[0], middle, batch)
-        sides, compared = pair_loss(heads[1], middle, batch)
-        loss = loss + MENTION_WEIGHT * extra + PAIR_WEIGHT * sides
-        return loss, {**report, **named, **compared}
+        return decoder_loss(model, heads, pool(sight) if shape.pooled else sight, batch)
 
     return step
+
+
+def decoder_loss(
+    model: LlavaForConditionalGeneration,
+    heads: tuple[MentionHead, PairHead],
+    sight: Tensor,
+    batch: TextBatch,
+) -> tuple[Tensor, Report]:
+    """Return the loss of answers and of both throw-away heads; sight is (n, tokens, width)."""
+    last, middle = run_decoder(model, sight, batch)
+    answered = batch.targets != IGNORED
+    logits = model.lm_head(last[answered.to(sight.device)]).float()
+    loss, report = answer_loss(logits, batch, answered)
+    extra, named = mention_loss(heads[0], middle, batch)
+    sides, compared = pair_loss(heads[1], middle, batch)
+    loss = loss + MENTION_WEIGHT * extra + PAIR_WEIGHT * sides
+    return loss, {**report, **named, **compared}
 
 
 def sample_rows(cache: Cache, rows: int, easy_share: float = 0.15) -> Tensor:

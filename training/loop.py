@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 Report = dict[str, tuple[float, float]]
 StepFunction = Callable[[], tuple[Tensor, Report]]
-WARMUP_STEPS = 150
 FLOOR = 0.03
 
 
@@ -35,6 +34,7 @@ class Phase:
     device: torch.device
     save_minutes: float = 4.0
     log_steps: int = 100
+    warmup_steps: int = 150
     step: int = 0
     elapsed: float = 0.0
     done: bool = False
@@ -92,7 +92,7 @@ def schedule(phase: Phase) -> float:
     """Return the factor on the learning rate: warm-up by steps, cosine by time spent."""
     part = min(1.0, phase.elapsed / (phase.minutes * 60))
     cosine = 0.5 * (1 + math.cos(math.pi * part))
-    return min(1.0, (phase.step + 1) / WARMUP_STEPS) * (FLOOR + (1 - FLOOR) * cosine)
+    return min(1.0, (phase.step + 1) / phase.warmup_steps) * (FLOOR + (1 - FLOOR) * cosine)
 
 
 def _log(phase: Phase) -> None:
@@ -126,9 +126,15 @@ def load_phase(phase: Phase, optimizer: torch.optim.Optimizer | None = None) -> 
     state = torch.load(phase.path, map_location=phase.device, weights_only=True)
     phase.step, phase.elapsed = state["step"], state["elapsed"]
     phase.done = bool(state["done"]) and phase.elapsed >= phase.minutes * 60 * 0.99
-    for name, module in phase.modules.items():
-        module.load_state_dict(state["modules"][name])
+    load_modules(phase.path, phase.modules)
     if optimizer is not None:
         optimizer.load_state_dict(state["optimizer"])
     print(f"{phase.name}: from checkpoint at step {phase.step}", flush=True)
     return True
+
+
+def load_modules(path: Path, modules: dict[str, nn.Module]) -> None:
+    """Load modules from a checkpoint by their names in it."""
+    state = torch.load(path, map_location="cpu", weights_only=True)["modules"]
+    for name, module in modules.items():
+        module.load_state_dict(state[name])

@@ -11,15 +11,17 @@ from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 from training.attention import use_plain_attention
 from training.data import OUT, Cache, load_training
 from training.features import load_features
+from training.joint_phase import joint_step
 from training.language_phase import LanguageShape, MentionHead, PairHead, language_step
-from training.loop import Phase, run_phase
+from training.loop import Phase, load_modules, run_phase
 from training.model import build_model
 from training.naming_phase import naming_step
 from training.vision_phase import DenseHeads, grow_tower, tower_config, vision_step
 from training.window_phase import window_step
 
-# Name, pooled to 144 visual tokens or not, pictures, text tokens a picture, learning rate.
-LANGUAGE_STEPS = (("language144", True, 24, 173, 1.5e-3), ("language576", False, 12, 125, 6e-4))
+POOLED = LanguageShape(pooled=True, rows=24, length=173)
+JOINT_WARMUP = 50
+WHOLE = LanguageShape(pooled=False, rows=12, length=125)
 
 
 def make_phase(
@@ -32,9 +34,14 @@ def make_phase(
     return Phase(name, modules, getattr(arguments, name), rate, OUT, device)
 
 
+def known_scenes(cache: Cache) -> Cache:
+    """Return the pictures whose content is known, which have dense labels."""
+    return cache.subset([i for i, picture in enumerate(cache.pictures) if picture.scene])
+
+
 def train_vision(arguments: argparse.Namespace, cache: Cache) -> CLIPVisionModel:
     """Run phase a at both sizes and return the tower for 96 pixels."""
-    known = cache.subset([i for i, picture in enumerate(cache.pictures) if picture.scene])
+    known = known_scenes(cache)
     small, large, heads = (
         CLIPVisionModel(tower_config(48)),
         CLIPVisionModel(tower_config(96)),
@@ -88,10 +95,14 @@ def train_language(
         "head": heads[0],
         "pairs": heads[1],
     }
-    for name, pooled, rows, length, rate in LANGUAGE_STEPS:
-        phase = make_phase(arguments, name, modules, rate)
-        shape = LanguageShape(pooled, rows, length)
-        run_phase(phase, language_step(model, heads, cache, features, shape, phase.device))
+    phase = make_phase(arguments, "language144", modules, 1.5e-3)
+    run_phase(phase, language_step(model, heads, cache, features, POOLED, phase.device))
+    dense, known = DenseHeads(), known_scenes(cache)
+    load_modules(OUT / "settle.pt", {"heads": dense})
+    modules |= {"tower": model.model.vision_tower, "dense": dense}
+    phase = make_phase(arguments, "language576", modules, 5e-4)
+    phase.warmup_steps = JOINT_WARMUP
+    run_phase(phase, joint_step(model, dense, heads, known, WHOLE, phase.device))
 
 
 def parse_arguments() -> argparse.Namespace:

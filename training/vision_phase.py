@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -67,15 +67,22 @@ def content_labels(classes: Tensor) -> Tensor:
 def dense_loss(
     tower: Callable[..., Any], heads: DenseHeads, pixels: Tensor, classes: Tensor
 ) -> tuple[Tensor, Report]:
-    """Return the summed loss of patches, places and content; classes are (n, patches)."""
+    """Run the tower and return its loss; see `states_loss`."""
     states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+    return states_loss(states, heads, classes)
+
+
+def states_loss(
+    states: Sequence[Tensor], heads: DenseHeads, classes: Tensor
+) -> tuple[Tensor, Report]:
+    """Return the summed loss of patches, places and content; classes are (n, patches)."""
     patch = heads.patch(states[FEATURE_LAYER][:, 1:]).float()
     content = heads.content(states[-1][:, 0]).float()
-    weight = torch.ones(CLASSES, device=pixels.device)
+    weight = torch.ones(CLASSES, device=classes.device)
     weight[0] = GROUND_WEIGHT
     weight[DIGIT_CLASS:] = DIGIT_WEIGHT
     truth = content_labels(classes)
-    places = grid_places(int(classes.shape[1] ** 0.5)).to(pixels.device)
+    places = grid_places(int(classes.shape[1] ** 0.5)).to(classes.device)
     loss = functional.cross_entropy(
         patch[..., :CLASSES].flatten(0, 1), classes.flatten(), weight=weight
     )

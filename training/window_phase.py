@@ -55,7 +55,12 @@ def digit_windows(marks: Tensor) -> Tensor:
 
 
 def window_step(
-    tower: CLIPVisionModel, heads: DenseHeads, cache: Cache, batch: int, device: torch.device
+    tower: CLIPVisionModel,
+    heads: DenseHeads,
+    cache: Cache,
+    batch: int,
+    device: torch.device,
+    digit_share: float = DIGIT_SHARE,
 ) -> StepFunction:
     """Return the step on windows, most of which hold a whole digit."""
     normalize, window, boxes = Normalizer(), WindowTower(tower), digit_windows(cache.marks)
@@ -64,7 +69,7 @@ def window_step(
         row, column = (int(value) for value in torch.randint(GRID - WINDOW + 1, (2,)))
         low = torch.tensor([row, row, column, column])
         inside = ((boxes >= low) & (boxes < low + WINDOW)).all(1).nonzero()[:, 0]
-        digits = inside[torch.randint(len(inside), (round(batch * DIGIT_SHARE),))]
+        digits = inside[torch.randint(len(inside), (round(batch * digit_share),))]
         chosen = torch.cat([digits, torch.randint(len(cache), (batch - len(digits),))])
         classes = cache.classes[chosen, row : row + WINDOW, column : column + WINDOW].long()
         top, left, side = row * PATCH, column * PATCH, WINDOW * PATCH

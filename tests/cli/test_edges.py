@@ -206,3 +206,26 @@ def test_a_wrong_setting_names_the_nearest(tmp_path: Path, monkeypatch: pytest.M
             file_settings(tmp_path)
         except errors.UsageError as error:
             raise errors.UsageError(str(error)) from error
+
+
+@pytest.mark.parametrize(
+    ("topic", "words"),
+    [
+        ("kl", "nats"),
+        ("mustdrop.dual_attention", "Deviation: under a token budget"),
+        ("tokencarve", "carved_cache"),
+        ("mustdrop_tokencarve", "MustDrop, arXiv 2411.10803"),
+    ],
+)
+def test_explain_knows_figures_stages_and_recipes(
+    topic: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command_line(["explain", topic]) == 0
+    assert words in capsys.readouterr().out
+
+
+def test_explain_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["explain", "flopps"]) == 2
+    assert "vtc explain flops" in capsys.readouterr().err
+    assert run_command_line(["explain", "mustdrop.key_token"]) == 2
+    assert "mustdrop.key_tokens" in capsys.readouterr().err

@@ -66,11 +66,11 @@ def test_a_packed_block_equals_the_block_alone() -> None:
     use_plain_attention(model)
     sight = torch.randn(1, 144, TOWER_WIDTH)
     batch = pack([Picture(compose(3))], 60, random.Random(0), WEIGHTS)
-    together = run_decoder(model, sight, batch, pooled=True)[0]
+    together = run_decoder(model, sight, batch)[0]
     chosen = batch.blocks[0] == 1
     for name in ("ids", "targets", "weights", "blocks", "positions"):
         setattr(batch, name, getattr(batch, name)[:, chosen])
-    alone = run_decoder(model, sight, batch, pooled=True)[0]
+    alone = run_decoder(model, sight, batch)[0]
     torch.testing.assert_close(together[:, chosen], alone, rtol=1e-3, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""`vtc explain`: what a reported figure means, without loading any model library."""
+"""`vtc explain`: what a figure means, what a stage does, what a recipe says."""
 
 from __future__ import annotations
 
@@ -13,21 +13,54 @@ from vtc_cli.metrics.definitions import DEFINITIONS, Definition, find
 
 
 def explain(
-    topic: Annotated[str, typer.Argument(help="A figure, for instance flops, kv or kl.")],
+    topic: Annotated[str, typer.Argument(help="A figure (flops, kv, kl), a stage or a recipe.")],
 ) -> None:
-    """Print definition, formula, unit and source of a figure.
+    """Print the definition of a figure, or what a stage or a recipe does.
 
     Raises:
-        UsageError: no figure has that name.
+        UsageError: nothing has that name.
     """
     definition = find(topic)
-    if definition is None:
+    if definition is not None:
+        typer.echo(_text(definition))
+    elif not _explain_stages(topic) and not _explain_recipe(topic):
+        from vtc_cli.core.discover import sources
+
         raise UsageError(
             f"nothing is called {topic!r}",
-            allowed=", ".join(DEFINITIONS),
+            allowed=", ".join([*DEFINITIONS, *sources("stages")]) + ", a stage or a recipe",
             hint=_nearest(topic),
         )
-    typer.echo(_text(definition))
+
+
+def _explain_stages(topic: str) -> bool:
+    """Print the stage, or all stages of the method, of that name; False if there is none."""
+    from vtc_cli.core.discover import sources
+
+    module = topic.partition(".")[0]
+    if module not in sources("stages"):
+        return False
+    from vtc_cli.commands.recipes import print_stage
+    from vtc_cli.core.discover import stage_class, stages_of
+    from vtc_cli.recipe.load import StageUse
+
+    chosen = stages_of(module) if topic == module else dict([stage_class(topic)])
+    for name, cls in chosen.items():
+        print_stage(StageUse(name, cls, {}, ""), whole=True)
+    return True
+
+
+def _explain_recipe(topic: str) -> bool:
+    """Print the recipe of that name; False if there is none."""
+    from vtc_cli.core.discover import recipe_files
+
+    if topic not in recipe_files():
+        return False
+    from vtc_cli.commands.recipes import print_recipe
+    from vtc_cli.recipe.load import load_recipe
+
+    print_recipe(load_recipe(topic))
+    return True
 
 
 def _text(definition: Definition) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,7 +42,7 @@ def show(name: Name, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(_as_data(recipe), indent=2, ensure_ascii=False))
     else:
-        _print_recipe(recipe)
+        print_recipe(recipe)
 
 
 @app.command()
@@ -125,7 +126,8 @@ def _parameter_rows(use: StageUse) -> list[dict[str, Any]]:
     ]
 
 
-def _print_recipe(recipe: Recipe) -> None:
+def print_recipe(recipe: Recipe) -> None:
+    """A recipe with everything its stages are set to."""
     file = recipe.file
     reference = (
         f"{file.reference.llm_layers} LLM layers, {file.reference.vision_layers} tower layers"
@@ -144,11 +146,18 @@ def _print_recipe(recipe: Recipe) -> None:
     width = max(map(len, facts)) + 2
     print("\n".join(f"{label:<{width}}{text}" for label, text in facts.items() if text))
     for use in recipe.stages:
-        _print_stage(use)
+        print_stage(use)
 
 
-def _print_stage(use: StageUse) -> None:
-    doc = (use.cls.__doc__ or "").partition("\n")[0]
+def print_stage(use: StageUse, *, whole: bool = False) -> None:
+    """A stage: idea, signals, hyper-parameters with meaning and source of each default.
+
+    Args:
+        use: the stage and the values it was given.
+        whole: everything the stage says of itself, its deviations from the paper included.
+    """
+    doc = inspect.getdoc(use.cls) or ""
+    doc = doc if whole else doc.partition("\n")[0]
     budget = "; follows a budget" if use.cls.meets_budget else ""
     print(f"\n{use.cls.phase}: {use.name}{budget}\n{doc}")
     if use.cls.needs:
