@@ -101,11 +101,20 @@ def _did_nothing(record: StageRecord, protected_before: int) -> bool:
 
 
 def _idle_text(name: str, records: list[StageRecord]) -> str:
-    places = ", ".join(str(record.layer) for record in records if record.layer >= 0)
-    where = f" (layer {places})" if places else ""
+    places = sorted({record.layer for record in records if record.layer >= 0})
+    where = f" ({_layers(places)})" if places else ""
     note = next((record.decision.note for record in records if record.decision.note), "")
     reason = f": {note}" if note else f": all {records[0].before} tokens were kept"
     return f"the stage {name} did nothing{where}{reason}"
+
+
+def _layers(places: list[int]) -> str:
+    """`layer 3`, `layers 3, 7` or, without gaps, `layers 1-11`."""
+    if len(places) == 1:
+        return f"layer {places[0]}"
+    dense = len(places) > 2 and places[-1] - places[0] + 1 == len(places)
+    listed = f"{places[0]}-{places[-1]}" if dense else ", ".join(map(str, places))
+    return f"layers {listed}"
 
 
 def _stage_count(record: StageRecord) -> StageCount:

@@ -181,13 +181,15 @@ class DualAttention(PrefillStage):
             largest < self.individual_threshold
         )
         keep = ~candidate | tokens.protected
+        idle = "no token was below both thresholds"
         if signals.budget is not None:
             keep = self._ranked(total, tokens, signals, signals.budget)
+            idle = "the budget leaves room for all"
         return Decision.prune(
             keep.nonzero()[:, 0],
             len(tokens),
             scores=total,
-            note="" if bool((~keep).any()) else "no token was below both thresholds",
+            note="" if bool((~keep).any()) else idle,
             flops=3 * rows.numel(),
             details={"candidates": int(candidate.sum()), "text_rows": int(rows.shape[0])},
         )
