@@ -75,7 +75,9 @@ def naming_loss(
     row_loss, row_right = _choose(scores, ROW_IDS, cells // 3)
     column_loss, _ = _choose(scores, COLUMN_IDS, cells % 3)
     ground = functional.softplus(scores[classes == 0][:, NOUN_IDS]).mean()
-    named = functional.softplus(-scores[things].gather(1, COLOUR_IDS[colour][:, None])).mean()
+    named = functional.softplus(
+        -scores[things].gather(1, COLOUR_IDS.to(colour.device)[colour][:, None])
+    ).mean()
     loss = loss + PLACE_WEIGHT * (row_loss + column_loss) + GROUND_WEIGHT * (ground + named)
     return loss + 1e-3 * projected.square().mean(), {"colour": right, "row": row_right}
 
@@ -92,7 +94,12 @@ def _choose(scores: Tensor, ids: Tensor, truth: Tensor) -> tuple[Tensor, tuple[f
 
 
 def naming_step(
-    projector: nn.Module, embedding: nn.Embedding, cache: Cache, features: Tensor, batch: int
+    projector: nn.Module,
+    embedding: nn.Embedding,
+    cache: Cache,
+    features: Tensor,
+    batch: int,
+    device: torch.device,
 ) -> StepFunction:
     """Return the step of this phase; every second batch is pooled to 144 blocks."""
     cells = torch.stack(
@@ -110,7 +117,8 @@ def naming_step(
             sight, labels, where = pool(sight), blocks(labels), blocks(where)
         keep = (labels >= 0) & (where >= 0)
         keep &= (labels > 0) | (torch.rand(keep.shape) < 0.2)
-        projected = projector(sight[keep]).float()
-        return naming_loss(projected, embedding.weight, labels[keep], where[keep])
+        projected = projector(sight[keep].to(device)).float()
+        labels, where = labels[keep].to(device), where[keep].to(device)
+        return naming_loss(projected, embedding.weight, labels, where)
 
     return step

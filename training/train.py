@@ -21,6 +21,16 @@ from training.window_phase import window_step
 
 POOLED = LanguageShape(pooled=True, rows=24, length=173)
 JOINT_WARMUP = 50
+# Budgets on two shared processor cores; a phase's option overrides them, also on resuming.
+MINUTES = {
+    "vision48": 6.0,
+    "vision96": 16.0,
+    "windows": 5.0,
+    "settle": 3.0,
+    "naming": 2.5,
+    "language144": 32.5,
+    "language576": 19.0,
+}
 WHOLE = LanguageShape(pooled=False, rows=12, length=125)
 
 
@@ -76,7 +86,7 @@ def train_names(
     assert isinstance(embedding, nn.Embedding)
     modules = {"embedding": embedding, "projector": projector}
     phase = make_phase(arguments, "naming", modules, 2e-3)
-    run_phase(phase, naming_step(projector, embedding, cache, features, 32))
+    run_phase(phase, naming_step(projector, embedding, cache, features, 32, phase.device))
     model.lm_head.weight.data.copy_(embedding.weight.data)
 
 
@@ -112,13 +122,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--language-scenes", type=int, default=18_000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--vision48", type=float, default=7.0)
-    parser.add_argument("--vision96", type=float, default=6.0)
-    parser.add_argument("--windows", type=float, default=5.0)
-    parser.add_argument("--settle", type=float, default=3.0)
-    parser.add_argument("--naming", type=float, default=3.0)
-    parser.add_argument("--language144", type=float, default=60.0)
-    parser.add_argument("--language576", type=float, default=15.0)
+    for name, minutes in MINUTES.items():
+        parser.add_argument(f"--{name}", type=float, default=minutes)
     return parser.parse_args()
 
 

@@ -32,6 +32,9 @@ class WindowTower(nn.Module):
         self.tower = tower
         self.frame = [CLIPVisionModel(tower_config(WINDOW * PATCH))]
         self.frame[0].set_attn_implementation(tower.config._attn_implementation)
+        # Its weights are never used, but its table of position numbers is.
+        frame: nn.Module = self.frame[0]
+        frame.to(tower.device)
 
     def at(self, row: int, column: int) -> Callable[..., Any]:
         """Return the tower as it sees the window whose top-left patch is given."""

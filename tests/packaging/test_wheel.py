@@ -102,3 +102,12 @@ def test_every_dependency_says_why() -> None:
     quoted = [index for index, line in enumerate(lines) if line.strip().startswith('"')]
     for index in quoted:
         assert "#" in lines[index] or lines[index - 1].strip().startswith("#"), lines[index]
+
+
+def test_the_oldest_transformers_is_the_one_that_make_oldest_tests() -> None:
+    """`make oldest` runs the engine on the release that the lower bound names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (bound,) = [line for line in project["dependencies"] if line.startswith("transformers")]
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    (oldest,) = [line.partition("?=")[2].strip() for line in lines if line.startswith("OLDEST")]
+    assert f">={oldest.removesuffix('.0')}," in bound
