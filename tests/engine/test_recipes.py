@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from tests.engine.support import noise_media, session_of
+from vtc_cli.core.plan import Fidelity, Plan
+from vtc_cli.core.spectrum import information_contribution
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
+from vtc_cli.metrics.information import information_kept
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Prompt
 from vtc_cli.recipe.load import load_recipe
@@ -31,17 +34,27 @@ def prompt(adapter: LlavaAdapter) -> Prompt:
     return adapter.prepare(noise_media(2, 40, 60), "what colour is the shape on the left?")
 
 
-def answer(
-    adapter: LlavaAdapter, prompt: Prompt, name: str, budget: Budget, **options: str
-) -> Trace:
-    plan = resolve(
+def plan_of_recipe(
+    adapter: LlavaAdapter, name: str, budget: Budget, fidelity: Fidelity | None = None
+) -> Plan:
+    return resolve(
         load_recipe(name),
         adapter.shape,
         family_signals=adapter.provides,
         original_tokens=576,
         budget=budget,
-        **options,  # type: ignore[arg-type]
+        fidelity=fidelity,
     )
+
+
+def answer(
+    adapter: LlavaAdapter,
+    prompt: Prompt,
+    name: str,
+    budget: Budget,
+    fidelity: Fidelity | None = None,
+) -> Trace:
+    plan = plan_of_recipe(adapter, name, budget, fidelity)
     return session_of(adapter).run(prompt, plan, Generation(max_new_tokens=3))
 
 
@@ -76,3 +89,34 @@ def test_a_chain_of_two_papers_runs_all_its_stages(adapter: LlavaAdapter, prompt
     holder = trace.records[2].holder
     assert holder is not None
     assert int(holder.max()) + 1 == trace.visual_tokens[-1]
+
+
+def test_information_kept_is_one_for_the_full_model_and_less_under_a_recipe(
+    adapter: LlavaAdapter, prompt: Prompt
+) -> None:
+    full = plan_of_recipe(adapter, "full", None)
+    session, generation = session_of(adapter), Generation(max_new_tokens=1)
+    baseline = session.run(prompt, full, generation, capture=True)
+    same = information_kept(baseline, baseline)
+    assert same is not None
+    assert (same.energy_kept, same.ics_kept) == (1.0, 1.0)
+    shares = []
+    for budget in (192.0, 64.0):
+        plan = plan_of_recipe(adapter, "tokencarve", budget)
+        trace = session.run(prompt, plan, generation, capture=True)
+        kept = information_kept(trace, baseline)
+        assert kept is not None
+        last = trace.records[0]
+        scores = information_contribution(baseline.captured["features"])
+        assert last.holder is not None
+        share = float(scores[last.holder >= 0].sum() / scores.sum())
+        assert kept.ics_kept == pytest.approx(share)
+        shares.append((kept.energy_kept, kept.ics_kept))
+    assert 1.0 > shares[0][1] > shares[1][1] > 0.0
+    assert 1.0 >= shares[0][0] >= shares[1][0] > 0.0
+
+
+def test_an_ordinary_run_measures_no_information(adapter: LlavaAdapter, prompt: Prompt) -> None:
+    trace = answer(adapter, prompt, "tokencarve", 64.0)
+    assert trace.captured == {}
+    assert information_kept(trace, trace) is None

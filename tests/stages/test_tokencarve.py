@@ -13,9 +13,10 @@ from tests.stages.support import noise, signals, table
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError
+from vtc_cli.core.spectrum import information_contribution
 from vtc_cli.core.stage import CacheEntries
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.information import information_contribution, rank_points
+from vtc_cli.stages.ops.information import rank_points
 from vtc_cli.stages.tokencarve import Carve, CarvedCache
 
 SHEET = torch.tensor([[4.0, 0.0], [0.0, 2.0], [0.0, -1.0], [3.0, 0.0]])

@@ -122,7 +122,12 @@ def do_job(
     if baseline:
         session.warm_up(prompt)
     trace = session.run(
-        prompt, plan, generation, repeats=repeats, on_token=_stream(session, show_text)
+        prompt,
+        plan,
+        generation,
+        repeats=repeats,
+        on_token=_stream(session, show_text),
+        capture=baseline,
     )
     trace.warnings.extend(media.warnings)
     if not baseline:
@@ -130,7 +135,7 @@ def do_job(
     from vtc_cli.core.plan import Plan
 
     full_plan = Plan("full")
-    full = session.run(prompt, full_plan, generation, repeats=repeats)
+    full = session.run(prompt, full_plan, generation, repeats=repeats, capture=True)
     nll = (
         session.answer_nll(prompt, plan, full.answer_ids, generation.seed),
         session.answer_nll(prompt, full_plan, full.answer_ids, generation.seed),

@@ -115,7 +115,8 @@ class Trace:
         timings: one for each measured pass, the first belongs to the reported decisions.
         peak_bytes: largest memory in use during the pass, None if it could not be measured.
         memory_kind: `cuda` or `rss`.
-        captured: matrices asked for by name, empty in an ordinary run.
+        captured: matrices asked for by name, empty in an ordinary run: `features` (N, d) of the
+            visual tokens at the decoder's door and the `anchor` (N,) of each.
         warnings: what the reader must know.
         environment: versions and platform.
     """

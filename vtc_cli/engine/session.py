@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vtc_cli import __version__
 from vtc_cli.core.errors import MemoryExhaustedError
@@ -42,8 +43,11 @@ class Session:
         *,
         repeats: int = 1,
         on_token: OnToken | None = None,
+        capture: bool = False,
     ) -> Trace:
         """Answer `prompt` under `plan`.
+
+        With `capture` the trace keeps the visual features at the decoder's door.
 
         With `repeats` > 1 the first pass gives the answer and warms up, and `repeats` more passes
         are timed, the first of them for its memory too; with 1 the answering pass is measured.
@@ -58,7 +62,16 @@ class Session:
             passes += [self._pass(prompt, plan, again, None)[0] for _ in range(repeats - 1)]
             trace.timings = [timing for done in passes for timing in done.timings]
             trace.peak_bytes = passes[0].peak_bytes
+        if capture:
+            trace.captured = self._features(prompt, plan, generation.seed)
         return trace
+
+    def _features(self, prompt: Prompt, plan: Plan, seed: int) -> dict[str, Tensor]:
+        """Visual features that enter the decoder, (N, d) float32, and the anchor of each, (N,)."""
+        trace = self._empty_trace(prompt, plan)
+        with _memory_errors(), torch.inference_mode(), _seeded(seed):
+            table = encode(self.adapter, prompt, plan, self._scene(trace, prompt, seed)).table
+        return {"features": table.features.float().cpu(), "anchor": table.anchor.cpu()}
 
     def warm_up(self, prompt: Prompt) -> None:
         """One unmeasured token of the full model, so that no run pays for first times alone."""
@@ -86,14 +99,7 @@ class Session:
     ) -> tuple[Trace, Decoded]:
         """Encode, prefill and decode once."""
         trace = self._empty_trace(prompt, plan)
-        scene = Scene(
-            trace=trace,
-            grid=prompt.grid,
-            decoder_layers=len(self.adapter.decoder_layers),
-            budget=plan.budget,
-            seed=generation.seed,
-            device=self.adapter.device,
-        )
+        scene = self._scene(trace, prompt, generation.seed)
         with _memory_errors(), torch.inference_mode(), _seeded(generation.seed):
             decoded = self._flow(prompt, plan, generation, scene, on_token)
         trace.answer_ids = list(decoded.ids)
@@ -138,6 +144,17 @@ class Session:
         trace.final_kv_entries = [stored.entries for stored in cache.layers]
         trace.timings.append(timing)
         return decoded
+
+    def _scene(self, trace: Trace, prompt: Prompt, seed: int) -> Scene:
+        """What the decisions of one pass share."""
+        return Scene(
+            trace=trace,
+            grid=prompt.grid,
+            decoder_layers=len(self.adapter.decoder_layers),
+            budget=trace.plan.budget,
+            seed=seed,
+            device=self.adapter.device,
+        )
 
     def _empty_trace(self, prompt: Prompt, plan: Plan) -> Trace:
         visual = int(prompt.visual_index.shape[0])

@@ -67,6 +67,19 @@ _ALL = (
         ("leaving", "official_average"),
     ),
     Definition(
+        "information",
+        "information.energy_kept, information.ics_kept",
+        "How much of the full model's visual features the tokens alive at the last layer hold. "
+        "Energy is that of the projected features inside the span of the kept rows; ICS is the "
+        "information contribution score of the original tokens that live on, alone or inside a "
+        "mean. Measured with --baseline; both are 1 when nothing is compressed.",
+        "energy_kept = |X P|^2 / |X|^2, P the projection on the row space of the kept rows\n"
+        "ics_kept = sum over kept i of c_i / sum of c_i, c_i = sum_j |U_ij| sigma_j, X = U S V^T",
+        "share, 0 to 1",
+        "ICS: TokenCarve (arXiv 2503.10501)",
+        ("energy", "ics", "energy_kept", "ics_kept"),
+    ),
+    Definition(
         "final",
         "tokens.final",
         "Visual tokens that the last decoder layer still processes.",

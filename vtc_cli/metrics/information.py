@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vtc_cli.core.errors import MeasurementError
+from vtc_cli.core.spectrum import information_contribution
+
+if TYPE_CHECKING:
+    from vtc_cli.core.trace import Trace
 
 BLOCK = 1024  # rows of a pairwise matrix that exist at once
 RANK_CUT = 1e-10  # directions of the kept rows below this share of the largest are rounding
@@ -28,6 +33,40 @@ class Redundancy:
     mean: float
     median: float
     upper_decile: float
+
+
+@dataclass(frozen=True)
+class InformationKept:
+    """What the tokens alive at the last layer still hold of the full model's.
+
+    Attributes:
+        energy_kept: share of the energy of the full projected features in the span of those rows.
+        ics_kept: share of the information contribution score of the original tokens that live on,
+            alone or inside a mean.
+    """
+
+    energy_kept: float
+    ics_kept: float
+
+
+def information_kept(trace: Trace, full: Trace) -> InformationKept | None:
+    """Compare a run with the full model; None unless both captured their features.
+
+    A recipe that keeps every token as it is has 1.0 for both. Merging inside the decoder is not
+    seen by the energy: the rows are those of the decoder's door.
+    """
+    if "features" not in trace.captured or "features" not in full.captured:
+        return None
+    original = full.captured["features"]
+    rows, anchor = trace.captured["features"], trace.captured["anchor"]
+    shrinking = [record for record in trace.records if record.phase != "decode"]
+    used = torch.ones(original.shape[0], dtype=torch.bool)
+    if shrinking:
+        rows = rows[torch.isin(anchor, shrinking[-1].anchor)]
+        holder = shrinking[-1].holder
+        used = used if holder is None else holder >= 0
+    scores = information_contribution(original)
+    return InformationKept(energy_kept(original, rows), share_kept(scores, used))
 
 
 def energy_kept(full: Tensor, kept: Tensor) -> float:

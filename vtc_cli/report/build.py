@@ -11,6 +11,7 @@ from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.trace import Trace
 from vtc_cli.metrics import fidelity
 from vtc_cli.metrics.flops import compression_flops, full_flops, trace_flops
+from vtc_cli.metrics.information import information_kept
 from vtc_cli.metrics.kv import full_kv_bytes
 from vtc_cli.metrics.latency import Latency, first_token_parts, latency, verdict
 from vtc_cli.metrics.tokens import token_counts
@@ -56,6 +57,7 @@ def build_result(
             "recipe": _recipe(trace.plan),
             "input": _input(media, question),
             **_measured(trace),
+            "information": _information(trace, baseline_trace),
             "baseline": baseline,
             "verdict": _verdict(trace, baseline_trace),
             "warnings": _warnings(trace, media),
@@ -63,6 +65,12 @@ def build_result(
             "environment": dict(trace.environment),
         }
     )
+
+
+def _information(trace: Trace, baseline: Trace | None) -> dict[str, Any] | None:
+    """What the kept tokens hold of the full model's; null without a baseline."""
+    kept = None if baseline is None else information_kept(trace, baseline)
+    return None if kept is None else {**asdict(kept), "layers": []}
 
 
 def _measured(trace: Trace) -> dict[str, Any]:

@@ -26,7 +26,18 @@ def comparison_table(result: Result, width: int) -> Table:
 
 
 def _rows(result: Result) -> list[Row]:
-    return [*_operations(result), *_cache(result), *_times(result), *_memory(result)]
+    measured = [*_operations(result), *_cache(result), *_times(result), *_memory(result)]
+    return [*measured, *_information(result)]
+
+
+def _information(result: Result) -> list[Row]:
+    if result.information is None:
+        return []
+    kept = result.information
+    return [
+        ("energy kept", "1.00", f"{kept.energy_kept:.2f}", "", "in the span of the kept tokens"),
+        ("ICS kept", "1.00", f"{kept.ics_kept:.2f}", "", "of the tokens that live on"),
+    ]
 
 
 def _operations(result: Result) -> list[Row]:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
+from vtc_cli.core.spectrum import information_contribution
 from vtc_cli.core.stage import CacheEntries, DecodeStage, PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.stages.ops.information import (
     best_match,
-    information_contribution,
     information_flops,
     min_max,
     rank_points,
