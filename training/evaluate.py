@@ -123,10 +123,15 @@ def evaluate(
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     generated = run_exams(model, list(generated_exams(questions)), kept)
     easy = run_exams(model, list(easy_exams())[::easy_share], kept)
-    results = {str(count): summarize(generated[count]) | _easy(easy[count]) for count in kept}
+    results = {label(count): summarize(generated[count]) | _easy(easy[count]) for count in kept}
     some = kept[0]
     easy_prior = {"easy-VQA": prior(easy[some])["easy-VQA"]}
     return results | {"prior": prior(generated[some]) | easy_prior}
+
+
+def label(kept: int) -> str:
+    """Name a setting by the number of visual tokens that it keeps."""
+    return {576: "576", 0: "none"}.get(kept, f"random {kept}")
 
 
 def _easy(outcomes: list[Outcome]) -> dict[str, Score]:

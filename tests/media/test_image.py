@@ -174,3 +174,16 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     Path(path).chmod(0)
     with pytest.raises(MediaError, match="cannot be read"):
         read_image(path)
+
+
+def test_values_beyond_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
+    top = 2_000_000_000
+    values = np.array([[0, top // 2, top]], dtype=np.int32)
+    media = read_image(saved(Image.fromarray(values), tmp_path / "x.tif"))
+    assert media.frames[0, 0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_a_value_that_is_no_number_spoils_no_other(tmp_path: Path) -> None:
+    values = np.array([[np.nan, 0.5, 1.0, -np.inf]], dtype=np.float32)
+    media = read_image(saved(Image.fromarray(values), tmp_path / "x.tif"))
+    assert media.frames[0, 0, :, 0].tolist() == [0, 128, 255, 0]

@@ -74,10 +74,9 @@ class Output:
     def _configure_logging(self) -> None:
         levels = (logging.WARNING, logging.INFO, logging.DEBUG)
         LOGGER.setLevel(logging.ERROR if self.quiet else levels[min(self.verbose, 2)])
-        if not LOGGER.handlers:
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-            LOGGER.addHandler(handler)
+        handler = logging.StreamHandler()  # anew, for stderr may be another one by now
+        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        LOGGER.handlers[:] = [handler]
 
 
 def common_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -78,10 +78,15 @@ def schema() -> None:
 
 def _outline(name: str, path: Path) -> dict[str, Any]:
     """What a list shows, read from the text alone so that a faulty recipe is listed too."""
+    from vtc_cli.core.errors import RecipeError
     from vtc_cli.recipe.text import parse, read_bytes
 
-    document = parse(read_bytes(path), str(path))
-    data = document.data if isinstance(document.data, dict) and not document.faults else None
+    try:
+        document = parse(read_bytes(path), str(path))
+        document.check()
+        data = document.data if isinstance(document.data, dict) else None
+    except RecipeError:
+        data = None
     paper = f"not valid: vtc recipes validate {path}" if data is None else data.get("paper", "")
     budgets = (data or {}).get("budgets")
     return {

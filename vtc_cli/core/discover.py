@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Kind = Literal["stages", "models"]
 Resource = Literal["recipes", "samples"]
 PACKAGE = Path(__file__).resolve().parent.parent
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def load_module(kind: Kind, name: str) -> ModuleType:
     known = sources(kind)
     if name not in known:
         raise unknown_name(kind.removesuffix("s"), name, known)
+    LOGGER.debug("%s %s from %s", kind.removesuffix("s"), name, known[name].origin)
     try:
         return known[name].load()
     except VtcError:

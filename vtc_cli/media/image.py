@@ -50,15 +50,16 @@ def read_image(path: str) -> Media:
 def _bytes(path: str) -> bytes:
     if path == STDIN:
         return sys.stdin.buffer.read()
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise MediaError("a folder", where=path, allowed="one picture file, or - for stdin")
     try:
-        return file.read_bytes()
+        return Path(path).expanduser().read_bytes()
+    except IsADirectoryError as error:
+        allowed = "one picture file, or - for stdin"
+        raise MediaError("a folder", where=path, allowed=allowed) from error
     except FileNotFoundError as error:
         raise MediaError("no such file", where=path, allowed="a file that exists") from error
-    except (OSError, ValueError) as error:
-        raise MediaError(f"cannot be read: {error}", where=path) from error
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~user without a home
+        found = getattr(error, "strerror", None) or error  # strerror does not repeat the path
+        raise MediaError(f"cannot be read: {found}", where=path) from error
 
 
 def _decode(data: bytes, path: str) -> tuple[Any, list[str]]:
@@ -114,7 +115,7 @@ def _rgb(picture: Image.Image, notes: list[str]) -> Any:
     upright = ImageOps.exif_transpose(picture)
     if upright.mode in DEEP_MODES:
         notes.append("deep grey values scaled to 8 bits")
-        upright = Image.fromarray(_eight_bits(np.asarray(upright), upright.mode))
+        upright = _shallow(upright)
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         notes.append("transparency laid on white")
         layer = upright.convert("RGBA")
@@ -123,11 +124,20 @@ def _rgb(picture: Image.Image, notes: list[str]) -> Any:
     return np.asarray(upright.convert("RGB"), dtype=np.uint8).copy()
 
 
+def _shallow(deep: Image.Image) -> Image.Image:
+    """A deep grey picture in 8 bits; the one grey value that counts as transparent stays so."""
+    values = np.asarray(deep)
+    grey = Image.fromarray(_eight_bits(values, deep.mode))
+    clear = deep.info.get("transparency")
+    if clear is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
 def _eight_bits(values: Any, mode: str) -> Any:
     """Grey values of any depth as uint8: 16-bit by its range, others by what they hold."""
-    wide = values.astype(np.float64)
-    if mode == "F" and wide.size and wide.max() <= 1.0:
-        top = 1.0
-    else:
-        top = 255.0 if wide.size and wide.max() <= 255 and not mode.startswith("I;") else 65535.0
+    wide = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    largest = float(wide.max())
+    ranges = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}.get(mode, (65535.0,))
+    top = next((end for end in ranges if largest <= end), largest)
     return np.clip(np.rint(wide * (255.0 / top)), 0, 255).astype(np.uint8)

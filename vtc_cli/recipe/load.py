@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from vtc_cli.core.stage import Stage
 from vtc_cli.recipe.parameters import check_missing, check_values, check_whole
 from vtc_cli.recipe.schema import PHASES, RecipeFile, Reference, validate_file
 from vtc_cli.recipe.text import Document, Place, parse, read_bytes
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def load_recipe(name: str | Path) -> Recipe:
     path = recipe_path(str(name))
     if not path.exists():
         raise _missing_file(path)
+    LOGGER.info("recipe from %s", path)
     raw = read_bytes(path)
     document = parse(raw, str(path))
     document.check()

@@ -47,7 +47,6 @@ class RecipeFile(BaseModel):
     )
     default_budget: Budget | None = Field(None, description="budget if none is asked for")
     source: dict[str, str] = Field({}, description="where the figures come from")
-    expect: dict[str, Any] = Field({}, description="what the paper reports, for the reader")
 
 
 def validate_file(document: Document) -> RecipeFile | None:

@@ -60,7 +60,9 @@ class Document:
             RecipeError: with all faults.
         """
         if self.faults:
-            ordered = sorted(self.faults, key=lambda fault: _line_of(fault.where))
+            # an override of two uses of one stage is checked twice, its fault is told once
+            distinct = {str(fault): fault for fault in self.faults}.values()
+            ordered = sorted(distinct, key=lambda fault: _line_of(fault.where))
             raise RecipeError(ordered, where=self.path)
 
 
