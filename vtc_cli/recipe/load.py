@@ -78,7 +78,7 @@ def load_recipe(name: str | Path) -> Recipe:
         RecipeError: with all faults of the file.
     """
     path = recipe_path(str(name))
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, never raises over an impossible name
         raise _missing_file(path)
     LOGGER.info("recipe from %s", path)
     raw = read_bytes(path)

@@ -72,6 +72,9 @@ def _record(document: Document, details: dict[str, Any]) -> None:
         names = list(model.model_fields)
         near = nearest(str(place[-1]), names)
         document.fault(place, f"unknown key {place[-1]!r}", ", ".join(names), near)
+    elif kind == "invalid_key":  # pydantic gives the key as input and as text in the place
+        key = details["input"]
+        document.fault((*place[:-1], key), f"the key {_shown(key)}", "a text as key")
     elif kind == "missing":
         document.fault(place[:-1], f"the key {place[-1]!r} is missing", f"{place[-1]}: ...")
     else:
