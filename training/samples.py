@@ -20,8 +20,8 @@ SCALE = 3
 SAMPLES = (
     ("plain", 246, True),
     ("gradient", 162, True),
-    ("stripes", 237, True),
-    ("checks", 14, True),
+    ("stripes", 554, True),
+    ("checks", 634, True),
     ("dark", 60, True),
     ("grain", 447, True),
     ("wide", 322, False),
