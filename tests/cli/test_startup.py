@@ -1,0 +1,66 @@
+"""What starting costs: real processes, the modules they load, the time they take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "transformers", "numpy", "PIL", "decord"}
+WRAPPER = """
+import json, sys
+sys.argv[0] = "vtc"
+from vtc_cli.app import run_command_line
+code = run_command_line(sys.argv[1:])
+roots = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps(roots), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def loaded_by(arguments: list[str]) -> set[str]:
+    """Top names of all modules that a command line has loaded when it ends."""
+    finished = subprocess.run(
+        [sys.executable, "-c", WRAPPER, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout
+    return set(json.loads(finished.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["recipes", "list"], ["run", "--help"], ["explain", "flops"]],
+    ids=" ".join,
+)
+def test_a_light_command_loads_nothing_heavy(arguments: list[str]) -> None:
+    modules = loaded_by(arguments)
+    assert "vtc_cli" in modules
+    assert modules & HEAVY == set()
+
+
+def test_the_wrapper_sees_what_is_loaded() -> None:
+    """`recipes show` reads the stages of the recipe, and stages compute with torch."""
+    modules = loaded_by(["recipes", "show", "mustdrop"])
+    assert "torch" in modules
+    assert "transformers" not in modules
+
+
+def test_recipes_are_listed_within_two_seconds() -> None:
+    """The quickest of three, for the cores may be shared."""
+    taken = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "vtc_cli", "recipes", "list"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+        taken.append(time.perf_counter() - begin)
+    assert min(taken) < 2.0
