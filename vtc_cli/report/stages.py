@@ -18,8 +18,9 @@ def stage_table(result: Result, width: int) -> Table:
     """One row a decision; cache policies that act alike in many layers share a row."""
     original = result.tokens.original
     wide = width >= NARROW
-    bar_columns = min(max(width - FIXED_COLUMNS, 1), LONGEST_BAR) if wide else 0
-    table = _columns(wide, gap=2 if width >= ROOMY else 1)
+    gap = 2 if width >= ROOMY else 1
+    bar_columns = min(max(width - FIXED_COLUMNS - 6 * (gap - 1), 1), LONGEST_BAR) if wide else 0
+    table = _columns(wide, gap)
     names = [Text("(picture)"), Text("")] if wide else [Text("(picture)")]
     first = [*names, Text(""), Text(str(original)), *_bar(original, original, bar_columns)]
     table.add_row(*first, Text(""), Text(""))
