@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -229,3 +230,18 @@ def test_explain_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert "vtc explain flops" in capsys.readouterr().err
     assert run_command_line(["explain", "mustdrop.key_token"]) == 2
     assert "mustdrop.key_tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("own", "seen"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(own: str | None, seen: str) -> None:
+    code = (
+        "import atexit, os, sys; sys.argv = ['vtc', '--version']; "
+        "atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'])); "
+        "from vtc_cli.__main__ import main; main()"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": own} if own else {}
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert finished.stdout.splitlines()[-1] == seen
