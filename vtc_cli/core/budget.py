@@ -84,9 +84,13 @@ class LayerBudget:
         return [entering, *(max(int(entering * share**power), floor) for power in powers)]
 
     def _settle(self, counts: list[int]) -> list[int]:
-        """Give the tokens that rounding left over to the deepest counts, kept non-increasing."""
+        """Give the tokens that rounding left over to the deepest counts, kept non-increasing.
+
+        The way back, from the shallowest count, serves deep counts that had no room under it.
+        """
         settled = list(counts)
-        for index in range(len(counts) - 1, 0, -1):
+        deepest = len(counts) - 1
+        for index in (*range(deepest, 0, -1), *range(1, deepest + 1)):
             missing = (self.layer_average - self.average(settled)) * self.decoder_layers
             step = round(missing / self.spans()[index])
             settled[index] = min(settled[index] + max(step, 0), settled[index - 1])
