@@ -25,6 +25,7 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.session import Request
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Prompt
 
@@ -79,7 +80,7 @@ def test_everything_is_removed_again(adapter: LlavaAdapter, prompt: Prompt, fail
 
 def test_rows_of_the_tap_are_rows_of_the_eager_map(adapter: LlavaAdapter, prompt: Prompt) -> None:
     trace, _ = session_of(adapter)._pass(
-        prompt, plan_of(ProbeRows()), Generation(max_new_tokens=1), None
+        Request(prompt, plan_of(ProbeRows()), Generation(max_new_tokens=1))
     )
     eager = small_adapter("eager")
     with torch.inference_mode():

@@ -19,7 +19,7 @@ from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.encode import Encoded, encode
 from vtc_cli.engine.sequence import Entry, enter
-from vtc_cli.engine.session import Session
+from vtc_cli.engine.session import Request, Session
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Prompt
@@ -119,9 +119,9 @@ def test_each_budget_equals_the_masked_model(
 ) -> None:
     plan = plan_for(adapter, budget=budget)
     session = session_of(adapter)
-    full, _ = session._pass(prompt, Plan("full"), Generation(max_new_tokens=STEPS), None)
+    full, _ = session._pass(Request(prompt, Plan("full"), Generation(max_new_tokens=STEPS)))
     forced = full.answer_ids
-    trace, decoded = session._pass(prompt, plan, Generation(forced=tuple(forced)), None)
+    trace, decoded = session._pass(Request(prompt, plan, Generation(forced=tuple(forced))))
     ours = torch.stack(decoded.logits)
     encoded, entry = encoded_by(adapter, prompt, plan)
     masked = masked_logits(adapter, encoded, entry, hidden_by(trace, entry, plan), forced)
@@ -147,7 +147,7 @@ def test_official_positions_restart_and_differ(adapter: LlavaAdapter, prompt: Pr
 
 def test_cache_lengths_never_grow_with_depth(adapter: LlavaAdapter, prompt: Prompt) -> None:
     trace, _ = session_of(adapter)._pass(
-        prompt, plan_for(adapter, budget=128.0), Generation(max_new_tokens=3), None
+        Request(prompt, plan_for(adapter, budget=128.0), Generation(max_new_tokens=3))
     )
     assert trace.kv_entries == sorted(trace.kv_entries, reverse=True)
     text = trace.text_tokens

@@ -31,6 +31,7 @@ from vtc_cli.core.errors import SignalError
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.session import Request
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Prompt
 
@@ -65,7 +66,7 @@ def run(
     adapter: LlavaAdapter, prompt: Prompt, plan: Plan, forced: list[int] | None = None
 ) -> tuple[Trace, Tensor]:
     generation = Generation(max_new_tokens=STEPS, forced=None if forced is None else tuple(forced))
-    trace, decoded = session_of(adapter)._pass(prompt, plan, generation, None)
+    trace, decoded = session_of(adapter)._pass(Request(prompt, plan, generation))
     return trace, torch.stack(decoded.logits)
 
 

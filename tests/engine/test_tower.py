@@ -16,7 +16,7 @@ from tests.engine.support import (
 )
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.encode import encode
-from vtc_cli.engine.session import Session
+from vtc_cli.engine.session import Request, Session
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Prompt
@@ -100,7 +100,7 @@ def test_class_attention_is_the_eager_map_of_that_layer(
 
 def test_tokens_of_the_tower_reach_the_decoder(adapter: LlavaAdapter, prompt: Prompt) -> None:
     trace, _ = session_of(adapter)._pass(
-        prompt, plan_of(TowerPrune()), Generation(max_new_tokens=2), None
+        Request(prompt, plan_of(TowerPrune()), Generation(max_new_tokens=2))
     )
     assert trace.visual_tokens == [27] * 6
     assert trace.sequence_tokens == [prompt.prompt_tokens - 9] * 6

@@ -117,6 +117,7 @@ class Trace:
         memory_kind: `cuda` or `rss`.
         captured: matrices asked for by name, empty in an ordinary run: `features` (N, d) of the
             visual tokens at the decoder's door and the `anchor` (N,) of each.
+        observed: what an observer kept of each decoder layer, empty without one.
         warnings: what the reader must know.
         environment: versions and platform.
     """
@@ -141,6 +142,7 @@ class Trace:
     peak_bytes: int | None = None
     memory_kind: str = "rss"
     captured: dict[str, Tensor] = field(default_factory=dict)
+    observed: list[Any] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     environment: Mapping[str, Any] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 PreHook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
+PostHook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 
 
 class HookSet:
@@ -33,3 +34,7 @@ class HookSet:
     def before(self, module: nn.Module, hook: PreHook) -> None:
         """Call `hook(module, args, kwargs)` before each forward of `module`."""
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def after(self, module: nn.Module, hook: PostHook) -> None:
+        """Call `hook(module, args, output)` after each forward of `module`."""
+        self._handles.append(module.register_forward_hook(hook))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import SignalError
+from vtc_cli.core.observe import LayerView, Observer
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.signals import Produced, Producer, Queries
 from vtc_cli.core.stage import PrefillStage
@@ -30,22 +32,54 @@ DECODER_CAPTURE_SIGNALS = {
 
 
 def prefill(
-    adapter: Adapter, encoded: Encoded, entry: Entry, plan: Plan, scene: Scene, cache: Any
+    adapter: Adapter,
+    encoded: Encoded,
+    entry: Entry,
+    plan: Plan,
+    scene: Scene,
+    cache: Any,
+    observer: Observer | None = None,
 ) -> tuple[Tensor, list[Sequence]]:
     """Read the prompt under the prefill stages of `plan` and fill `cache`.
+
+    With an `observer` every layer is shown to it; its reductions go to the trace.
 
     Returns:
         (V,) logits of the first answer token, and for each decoder layer the sequence that it
         processed.
     """
-    return _Prefill(adapter, entry, plan, scene).run(encoded, cache)
+    return _Prefill(adapter, entry, plan, scene, observer).run(encoded, cache)
+
+
+def prefill_until_decided(
+    adapter: Adapter, encoded: Encoded, entry: Entry, plan: Plan, scene: Scene
+) -> Sequence:
+    """Read the prompt only as far as the last prefill stage of `plan` acts.
+
+    Returns:
+        The sequence that leaves that stage, its table with the hidden states there.
+    """
+    return _Prefill(adapter, entry, plan, scene, None).run_until_decided(encoded)
+
+
+class _DecidedError(Exception):
+    """Ends a forward pass whose remaining layers nobody needs."""
 
 
 class _Prefill:
     """State of one pass over the prompt."""
 
-    def __init__(self, adapter: Adapter, entry: Entry, plan: Plan, scene: Scene) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        entry: Entry,
+        plan: Plan,
+        scene: Scene,
+        observer: Observer | None,
+    ) -> None:
         self._adapter, self._entry, self._plan, self._scene = adapter, entry, plan, scene
+        self._observer = observer
+        self._last_layer: int | None = None
         self._now = entry.sequence
         self._layers: list[Sequence] = []
         self._rows = RowMap()
@@ -58,23 +92,42 @@ class _Prefill:
 
     def run(self, encoded: Encoded, cache: Any) -> tuple[Tensor, list[Sequence]]:
         """Run the model once over the prompt."""
-        with HookSet() as hooks, self._tap:
-            for layer, block in enumerate(self._adapter.decoder_layers):
-                hooks.before(block, self._hook(layer))
-            output = self._adapter.model(
-                input_ids=self._entry.input_ids,
-                position_ids=self._entry.position_ids,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-                **self._adapter.prefill_arguments(encoded.output, encoded.table.features),
-            )
+        output = self._forward(encoded, cache)
         for stored, sequence in zip(cache.layers, self._layers, strict=True):
             stored.relabel(sequence.entry, len(self._entry.sequence))
         return output.logits[0, -1], self._layers
 
+    def run_until_decided(self, encoded: Encoded) -> Sequence:
+        """Run the model up to the input of the last layer at which a stage acts."""
+        acting = [layer for planned in self._plan.prefill for layer in planned.stage.layers]
+        if acting:
+            self._last_layer = max(acting)
+            with suppress(_DecidedError):
+                self._forward(encoded, None)
+        return self._now
+
+    def _forward(self, encoded: Encoded, cache: Any) -> Any:
+        with HookSet() as hooks, self._tap:
+            for layer, block in enumerate(self._adapter.decoder_layers):
+                hooks.before(block, self._hook(layer))
+                if self._observer is not None:
+                    hooks.after(block, self._observing_hook(self._observer, layer))
+            return self._adapter.model(
+                input_ids=self._entry.input_ids,
+                position_ids=self._entry.position_ids,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=1,
+                **self._adapter.prefill_arguments(encoded.output, encoded.table.features),
+            )
+
     def _signal_layers(self) -> set[int]:
-        """Decoder layers whose attention a stage reads: the one before each layer it acts at."""
+        """Decoder layers whose attention a stage or the observer reads.
+
+        A stage reads the layer before the one it acts at.
+        """
+        if self._observer is not None and self._observer.taps_attention:
+            return set(range(len(self._adapter.decoder_layers)))
         return {
             layer - 1
             for planned in self._plan.prefill
@@ -90,12 +143,39 @@ class _Prefill:
                 if layer in planned.stage.layers:
                     hidden = self._shrink(planned, layer, hidden)
             self._tap.release(layer - 1)
+            if layer == self._last_layer:
+                raise _DecidedError
             self._layers.append(self._now)
             if layer in self._watched:
                 self._rows.start(layer, len(self._now), hidden.device)
             return (hidden, *args[1:]), self._fitted(hidden, kwargs)
 
         return hook
+
+    def _observing_hook(self, observer: Observer, layer: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            view = self._view(observer, layer, hidden)
+            self._scene.trace.observed.append(observer.reduce(view))
+
+        return hook
+
+    def _view(self, observer: Observer, layer: int, hidden: Tensor) -> LayerView:
+        """What the observer asked to see of `layer`; hidden (1, n, d) is its output."""
+        visual, places = self._now.visual, self._now.queries_after_visual()
+        capture = self._tap.captures.get(layer)
+        joined = attention = None
+        if capture is not None and observer.matrix == "attention_output":
+            joined = capture.output.index_select(0, visual)
+        if capture is not None and observer.attention and places.shape[0]:
+            attention = capture.rows(places)[:, :, visual]
+        return LayerView(
+            layer=layer,
+            anchor=self._now.table.anchor,
+            hidden=hidden[0].index_select(0, visual) if observer.matrix == "hidden" else None,
+            attention_output=joined,
+            attention=attention,
+        )
 
     def _shrink(self, planned: Planned[PrefillStage], layer: int, hidden: Tensor) -> Tensor:
         """Let one stage decide at the input of `layer`; hidden (1, n, d)."""

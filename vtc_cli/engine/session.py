@@ -13,19 +13,50 @@ from torch import Tensor
 
 from vtc_cli import __version__
 from vtc_cli.core.errors import MemoryExhaustedError
+from vtc_cli.core.observe import Observer
 from vtc_cli.core.plan import Plan
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import ModelFacts, Timings, Trace
 from vtc_cli.engine.cache import logical_cache
 from vtc_cli.engine.clock import PeakMemory, Stopwatch
 from vtc_cli.engine.decode import Decoded, Generation, decode
-from vtc_cli.engine.encode import encode
+from vtc_cli.engine.encode import Encoded, encode
 from vtc_cli.engine.evict import Evictor
-from vtc_cli.engine.prefill import prefill
+from vtc_cli.engine.prefill import prefill, prefill_until_decided
 from vtc_cli.engine.sequence import Sequence, enter
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.support.base import Adapter, Prompt
 
 OnToken = Callable[[list[int]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One question under one plan.
+
+    Attributes:
+        prompt: model inputs.
+        plan: the stages.
+        generation: how the answer is made.
+        capture: keep the visual features at the decoder's door in the trace.
+        observer: is shown every decoder layer during the prefill.
+        tokens: visual tokens that enter the decoder in place of the tower's, for instance from a
+            file; the encoder stages of `plan` are then taken as done.
+        on_token: called with all ids so far after each token.
+    """
+
+    prompt: Prompt
+    plan: Plan
+    generation: Generation
+    capture: bool = False
+    observer: Observer | None = None
+    tokens: TokenTable | None = None
+    on_token: OnToken | None = None
+
+    def again(self, answer_ids: list[int]) -> Request:
+        """The same pass with a known answer and nothing to show or keep, for timing."""
+        forced = replace(self.generation, forced=tuple(answer_ids))
+        return replace(self, generation=forced, capture=False, observer=None, on_token=None)
 
 
 @dataclass(frozen=True)
@@ -44,10 +75,10 @@ class Session:
         repeats: int = 1,
         on_token: OnToken | None = None,
         capture: bool = False,
+        observer: Observer | None = None,
+        tokens: TokenTable | None = None,
     ) -> Trace:
-        """Answer `prompt` under `plan`.
-
-        With `capture` the trace keeps the visual features at the decoder's door.
+        """Answer `prompt` under `plan`; see `Request` for the options.
 
         With `repeats` > 1 the first pass gives the answer and warms up, and `repeats` more passes
         are timed, the first of them for its memory too; with 1 the answering pass is measured.
@@ -55,75 +86,71 @@ class Session:
         Raises:
             MemoryExhaustedError: the device has no memory left.
         """
-        trace = self._measured(prompt, plan, generation, on_token)
+        request = Request(prompt, plan, generation, capture, observer, tokens, on_token)
+        trace = self._measured(request)
         if repeats > 1:
-            again = replace(generation, forced=tuple(trace.answer_ids))
-            passes = [self._measured(prompt, plan, again, None)]
-            passes += [self._pass(prompt, plan, again, None)[0] for _ in range(repeats - 1)]
+            again = request.again(trace.answer_ids)
+            passes = [self._measured(again)]
+            passes += [self._pass(again)[0] for _ in range(repeats - 1)]
             trace.timings = [timing for done in passes for timing in done.timings]
             trace.peak_bytes = passes[0].peak_bytes
-        if capture:
-            trace.captured = self._features(prompt, plan, generation.seed)
         return trace
 
-    def _features(self, prompt: Prompt, plan: Plan, seed: int) -> dict[str, Tensor]:
-        """Visual features that enter the decoder, (N, d) float32, and the anchor of each, (N,)."""
+    def compress(self, prompt: Prompt, plan: Plan, seed: int = 0) -> Compressed:
+        """Run the encoder and prefill stages of `plan` and stop there.
+
+        Raises:
+            MemoryExhaustedError: the device has no memory left.
+        """
         trace = self._empty_trace(prompt, plan)
+        scene = self._scene(trace, prompt, seed)
         with _memory_errors(), torch.inference_mode(), _seeded(seed):
-            table = encode(self.adapter, prompt, plan, self._scene(trace, prompt, seed)).table
-        return {"features": table.features.float().cpu(), "anchor": table.anchor.cpu()}
+            encoded = encode(self.adapter, prompt, plan, scene)
+            entry = enter(prompt, encoded.table, renumbered=plan.positions == "renumbered")
+            final = prefill_until_decided(self.adapter, encoded, entry, plan, scene)
+        return Compressed(trace, encoded.table, final.table)
 
     def warm_up(self, prompt: Prompt) -> None:
         """One unmeasured token of the full model, so that no run pays for first times alone."""
-        self._pass(prompt, Plan("full"), Generation(max_new_tokens=1), None)
-
-    def _measured(
-        self, prompt: Prompt, plan: Plan, generation: Generation, on_token: OnToken | None
-    ) -> Trace:
-        """One pass with its peak memory."""
-        with PeakMemory(self.adapter.device) as memory:
-            trace, _ = self._pass(prompt, plan, generation, on_token)
-        trace.peak_bytes, trace.memory_kind = memory.peak_bytes, memory.kind
-        return trace
+        self._pass(Request(prompt, Plan("full"), Generation(max_new_tokens=1)))
 
     def answer_nll(self, prompt: Prompt, plan: Plan, answer_ids: list[int], seed: int = 0) -> float:
         """Mean negative log-likelihood (nats a token) of `answer_ids` under `plan`."""
         generation = Generation(forced=tuple(answer_ids), seed=seed)
-        _, decoded = self._pass(prompt, plan, generation, None)
+        _, decoded = self._pass(Request(prompt, plan, generation))
         logits = torch.stack(decoded.logits).double()
         target = torch.tensor(answer_ids, device=logits.device)
         return float(torch.nn.functional.cross_entropy(logits, target))
 
-    def _pass(
-        self, prompt: Prompt, plan: Plan, generation: Generation, on_token: OnToken | None
-    ) -> tuple[Trace, Decoded]:
+    def _measured(self, request: Request) -> Trace:
+        """One pass with its peak memory."""
+        with PeakMemory(self.adapter.device) as memory:
+            trace, _ = self._pass(request)
+        trace.peak_bytes, trace.memory_kind = memory.peak_bytes, memory.kind
+        return trace
+
+    def _pass(self, request: Request) -> tuple[Trace, Decoded]:
         """Encode, prefill and decode once."""
-        trace = self._empty_trace(prompt, plan)
-        scene = self._scene(trace, prompt, generation.seed)
-        with _memory_errors(), torch.inference_mode(), _seeded(generation.seed):
-            decoded = self._flow(prompt, plan, generation, scene, on_token)
+        trace = self._empty_trace(request.prompt, request.plan)
+        scene = self._scene(trace, request.prompt, request.generation.seed)
+        with _memory_errors(), torch.inference_mode(), _seeded(request.generation.seed):
+            decoded = self._flow(request, scene)
         trace.answer_ids = list(decoded.ids)
         trace.answer = self.adapter.text(decoded.ids)
         trace.decode_kv_entries = decoded.entries
         trace.timings[0].decode_ms = decoded.step_ms
         return trace, decoded
 
-    def _flow(
-        self,
-        prompt: Prompt,
-        plan: Plan,
-        generation: Generation,
-        scene: Scene,
-        on_token: OnToken | None,
-    ) -> Decoded:
+    def _flow(self, request: Request, scene: Scene) -> Decoded:
         """The way of the data, with a clock at each station."""
-        trace, adapter, renumbered = scene.trace, self.adapter, plan.positions == "renumbered"
+        trace, adapter, plan = scene.trace, self.adapter, request.plan
+        renumbered = plan.positions == "renumbered"
         cache = logical_cache(scene.decoder_layers)
         watch = Stopwatch(adapter.device)
-        encoded = encode(adapter, prompt, plan, scene)
+        encoded = self._encoded(request, scene)
         timing = Timings(vision_ms=watch.lap_ms())
-        entry = enter(prompt, encoded.table, renumbered=renumbered)
-        first, layers = prefill(adapter, encoded, entry, plan, scene, cache)
+        entry = enter(request.prompt, encoded.table, renumbered=renumbered)
+        first, layers = prefill(adapter, encoded, entry, plan, scene, cache, request.observer)
         trace.first_logits = first.float().cpu()
         timing.prefill_ms, timing.ttft_ms = watch.lap_ms(), watch.total_ms()
         evictor = Evictor(plan, scene, cache, entry.sequence, layers[-1])
@@ -135,15 +162,23 @@ class Session:
             entry.next_position,
             cache,
             evictor,
-            generation,
+            request.generation,
             renumbered=renumbered,
-            on_token=on_token,
+            on_token=request.on_token,
         )
         timing.total_ms = watch.total_ms()
         timing.compression_ms = sum(r.decision_ms + r.signal_ms for r in trace.records)
         trace.final_kv_entries = [stored.entries for stored in cache.layers]
         trace.timings.append(timing)
+        if request.capture:
+            trace.captured = _features(encoded.table)
         return decoded
+
+    def _encoded(self, request: Request, scene: Scene) -> Encoded:
+        """What enters the decoder: the tower's tokens, or those of the request."""
+        if request.tokens is None:
+            return encode(self.adapter, request.prompt, request.plan, scene)
+        return Encoded(request.tokens, self.adapter.carry(request.tokens.features))
 
     def _scene(self, trace: Trace, prompt: Prompt, seed: int) -> Scene:
         """What the decisions of one pass share."""
@@ -182,6 +217,27 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "gpu": gpu,
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """Visual tokens of a pass that stopped after its last encoder or prefill stage.
+
+    Attributes:
+        trace: the decisions; nothing was timed or generated.
+        entering: tokens that enter the decoder, features (N, d) those of its door.
+        final: tokens that the last stage left, features (K, d) the hidden states at the input of
+            its layer; the same as `entering` if no stage acts in the decoder.
+    """
+
+    trace: Trace
+    entering: TokenTable
+    final: TokenTable
+
+
+def _features(table: TokenTable) -> dict[str, Tensor]:
+    """Visual features that enter the decoder, (N, d) float32, and the anchor of each, (N,)."""
+    return {"features": table.features.float().cpu(), "anchor": table.anchor.cpu()}
 
 
 def _note_lengths(trace: Trace, layers: list[Sequence], cache: Any) -> None:

@@ -134,6 +134,12 @@ class LlavaAdapter(Adapter):
         features = torch.cat([part.reshape(-1, part.shape[-1]) for part in output.pooler_output])
         return EncoderOutput(features, output)
 
+    def carry(self, features: Tensor) -> EncoderOutput:
+        """The library's own output class without a tower's states."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return EncoderOutput(features, BaseModelOutputWithPooling())
+
     def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
         """Features travel in the encoder's own output object."""
         output.carrier.pooler_output = [features]

@@ -130,6 +130,10 @@ class Adapter(ABC):
         """Run tower and projector."""
 
     @abstractmethod
+    def carry(self, features: Tensor) -> EncoderOutput:
+        """An encoder's output object around `features` (N, d) that no tower of this run made."""
+
+    @abstractmethod
     def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
         """Arguments that hand `features` (N, d) to the model in place of the encoder's own."""
 
