@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from vtc_cli.core.plan import Fidelity, Plan
 from vtc_cli.core.spectrum import information_contribution
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
-from vtc_cli.metrics.information import information_kept
+from vtc_cli.metrics.information import information_by_stage, information_kept
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Prompt
 from vtc_cli.recipe.load import load_recipe
@@ -114,6 +115,23 @@ def test_information_kept_is_one_for_the_full_model_and_less_under_a_recipe(
         shares.append((kept.energy_kept, kept.ics_kept))
     assert 1.0 > shares[0][1] > shares[1][1] > 0.0
     assert 1.0 >= shares[0][0] >= shares[1][0] > 0.0
+
+
+@pytest.mark.parametrize("name", COMPRESSING)
+def test_information_never_grows_along_the_stages(
+    adapter: LlavaAdapter, prompt: Prompt, name: str
+) -> None:
+    session, generation = session_of(adapter), Generation(max_new_tokens=1)
+    full = session.run(prompt, Plan("full"), generation, capture=True)
+    plan = plan_of_recipe(adapter, name, 64.0)
+    stages = information_by_stage(session.run(prompt, plan, generation, capture=True), full)
+    assert stages
+    energy = [1.0, *(stage.energy_kept for stage in stages if stage.energy_kept is not None)]
+    scores = [1.0, *(stage.ics_kept for stage in stages)]
+    for shares in (energy, scores):
+        assert all(after <= before + 1e-12 for before, after in pairwise(shares))
+        assert shares[-1] < 1.0
+    assert information_by_stage(full, full) == []
 
 
 def test_an_ordinary_run_measures_no_information(adapter: LlavaAdapter, prompt: Prompt) -> None:

@@ -52,14 +52,17 @@ def prefill(
 
 
 def prefill_until_decided(
-    adapter: Adapter, encoded: Encoded, entry: Entry, plan: Plan, scene: Scene
+    adapter: Adapter, encoded: Encoded, entry: Entry, plan: Plan, scene: Scene, cache: Any
 ) -> Sequence:
     """Read the prompt only as far as the last prefill stage of `plan` acts.
+
+    `cache` must be given though nobody reads it: without one the library takes gaps between
+    position ids for borders of packed prompts and masks across them.
 
     Returns:
         The sequence that leaves that stage, its table with the hidden states there.
     """
-    return _Prefill(adapter, entry, plan, scene, None).run_until_decided(encoded)
+    return _Prefill(adapter, entry, plan, scene, None).run_until_decided(encoded, cache)
 
 
 class _DecidedError(Exception):
@@ -97,13 +100,13 @@ class _Prefill:
             stored.relabel(sequence.entry, len(self._entry.sequence))
         return output.logits[0, -1], self._layers
 
-    def run_until_decided(self, encoded: Encoded) -> Sequence:
+    def run_until_decided(self, encoded: Encoded, cache: Any) -> Sequence:
         """Run the model up to the input of the last layer at which a stage acts."""
         acting = [layer for planned in self._plan.prefill for layer in planned.stage.layers]
         if acting:
             self._last_layer = max(acting)
             with suppress(_DecidedError):
-                self._forward(encoded, None)
+                self._forward(encoded, cache)
         return self._now
 
     def _forward(self, encoded: Encoded, cache: Any) -> Any:
@@ -116,7 +119,7 @@ class _Prefill:
                 input_ids=self._entry.input_ids,
                 position_ids=self._entry.position_ids,
                 past_key_values=cache,
-                use_cache=cache is not None,
+                use_cache=True,
                 logits_to_keep=1,
                 **self._adapter.prefill_arguments(encoded.output, encoded.table.features),
             )

@@ -107,7 +107,8 @@ class Session:
         with _memory_errors(), torch.inference_mode(), _seeded(seed):
             encoded = encode(self.adapter, prompt, plan, scene)
             entry = enter(prompt, encoded.table, renumbered=plan.positions == "renumbered")
-            final = prefill_until_decided(self.adapter, encoded, entry, plan, scene)
+            cache = logical_cache(scene.decoder_layers)
+            final = prefill_until_decided(self.adapter, encoded, entry, plan, scene, cache)
         return Compressed(trace, encoded.table, final.table)
 
     def warm_up(self, prompt: Prompt) -> None:

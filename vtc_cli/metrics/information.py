@@ -12,7 +12,7 @@ from vtc_cli.core.errors import MeasurementError
 from vtc_cli.core.spectrum import information_contribution
 
 if TYPE_CHECKING:
-    from vtc_cli.core.trace import Trace
+    from vtc_cli.core.trace import StageRecord, Trace
 
 BLOCK = 1024  # rows of a pairwise matrix that exist at once
 RANK_CUT = 1e-10  # directions of the kept rows below this share of the largest are rounding
@@ -49,24 +49,87 @@ class InformationKept:
     ics_kept: float
 
 
+@dataclass(frozen=True)
+class StageInformation:
+    """Information kept after one encoder or prefill stage.
+
+    Attributes:
+        stage: recipe name.
+        phase: encoder or prefill.
+        layer: where it acted, -1 behind the projector.
+        energy_kept: None for a stage inside the tower, whose rows are no features of the decoder.
+        ics_kept: as in `InformationKept`.
+    """
+
+    stage: str
+    phase: str
+    layer: int
+    energy_kept: float | None
+    ics_kept: float
+
+
 def information_kept(trace: Trace, full: Trace) -> InformationKept | None:
     """Compare a run with the full model; None unless both captured their features.
 
-    A recipe that keeps every token as it is has 1.0 for both. Merging inside the decoder is not
-    seen by the energy: the rows are those of the decoder's door.
+    The rows are those of the decoder's door under the recipe, carried through the decisions of the
+    prefill: dropped rows leave, merged rows become their mean. A recipe that keeps every token as
+    it is has 1.0 for both.
+    """
+    stages = information_by_stage(trace, full)
+    if stages is None:
+        return None
+    if not stages:
+        original, rows = full.captured["features"], trace.captured["features"]
+        return InformationKept(energy_kept(original, rows), 1.0)
+    last = stages[-1]
+    if last.energy_kept is not None:
+        return InformationKept(last.energy_kept, last.ics_kept)
+    door = energy_kept(full.captured["features"], trace.captured["features"])
+    return InformationKept(door, last.ics_kept)
+
+
+def information_by_stage(trace: Trace, full: Trace) -> list[StageInformation] | None:
+    """Information kept after each encoder and prefill stage; None unless both were captured.
+
+    Neither figure grows from one stage to the next once the decoder's door is passed: means of rows
+    lie in the span of the rows.
     """
     if "features" not in trace.captured or "features" not in full.captured:
         return None
-    original = full.captured["features"]
-    rows, anchor = trace.captured["features"], trace.captured["anchor"]
-    shrinking = [record for record in trace.records if record.phase != "decode"]
-    used = torch.ones(original.shape[0], dtype=torch.bool)
-    if shrinking:
-        rows = rows[torch.isin(anchor, shrinking[-1].anchor)]
-        holder = shrinking[-1].holder
-        used = used if holder is None else holder >= 0
+    original, rows = full.captured["features"], trace.captured["features"]
     scores = information_contribution(original)
-    return InformationKept(energy_kept(original, rows), share_kept(scores, used))
+    found = []
+    records = [record for record in trace.records if record.phase != "decode"]
+    for place, record in enumerate(records):
+        if record.phase == "prefill":
+            rows = _carried(rows, record)
+        at_door = record.phase == "prefill" or _is_last_encoder(records, place)
+        used = torch.ones(original.shape[0], dtype=torch.bool)
+        used = used if record.holder is None else record.holder >= 0
+        found.append(
+            StageInformation(
+                stage=record.stage,
+                phase=record.phase,
+                layer=record.layer,
+                energy_kept=energy_kept(original, rows) if at_door else None,
+                ics_kept=share_kept(scores, used),
+            )
+        )
+    return found
+
+
+def _is_last_encoder(records: list[StageRecord], place: int) -> bool:
+    """Whether no encoder stage acts behind this one, so that its tokens enter the decoder."""
+    return all(record.phase != "encoder" for record in records[place + 1 :])
+
+
+def _carried(rows: Tensor, record: StageRecord) -> Tensor:
+    """Rows (N, d) of the decoder's door after one decision of the prefill; (K, d)."""
+    decision = record.decision
+    if decision.is_pruning:
+        return rows.index_select(0, decision.keep.cpu())
+    carried: Tensor = torch.sparse.mm(decision.mix.cpu(), rows)
+    return carried
 
 
 def energy_kept(full: Tensor, kept: Tensor) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from vtc_cli.core.media import Media
@@ -11,9 +11,11 @@ from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.trace import Trace
 from vtc_cli.metrics import fidelity
 from vtc_cli.metrics.flops import compression_flops, full_flops, trace_flops
-from vtc_cli.metrics.information import information_kept
+from vtc_cli.metrics.information import information_by_stage, information_kept
 from vtc_cli.metrics.kv import full_kv_bytes
 from vtc_cli.metrics.latency import Latency, first_token_parts, latency, verdict
+from vtc_cli.metrics.layers import LayerFigures
+from vtc_cli.metrics.rank import Ranks
 from vtc_cli.metrics.tokens import token_counts
 from vtc_cli.report.result import SCHEMA_VERSION, BaselineBlock, FidelityBlock, Result
 
@@ -68,9 +70,35 @@ def build_result(
 
 
 def _information(trace: Trace, baseline: Trace | None) -> dict[str, Any] | None:
-    """What the kept tokens hold of the full model's; null without a baseline."""
+    """What the kept tokens hold of the full model's, and the layers; null if neither is known."""
     kept = None if baseline is None else information_kept(trace, baseline)
-    return None if kept is None else {**asdict(kept), "layers": []}
+    stages = None if baseline is None else information_by_stage(trace, baseline)
+    if kept is None and not trace.observed:
+        return None
+    return {
+        "energy_kept": kept and kept.energy_kept,
+        "ics_kept": kept and kept.ics_kept,
+        "by_stage": None if stages is None else [asdict(stage) for stage in stages],
+        "layers": information_layers(trace),
+    }
+
+
+def information_layers(trace: Trace) -> list[dict[str, Any]] | None:
+    """The figures of each decoder layer as the result file has them; None if none were taken."""
+    if not trace.observed:
+        return None
+    return [_layer(figures) for figures in trace.observed]
+
+
+def _layer(figures: LayerFigures) -> dict[str, Any]:
+    empty = dict.fromkeys(item.name for item in fields(Ranks))
+    return {
+        "layer": figures.layer,
+        "tokens": figures.tokens,
+        **(empty if figures.ranks is None else asdict(figures.ranks)),
+        "attention_mass": figures.attention_mass,
+        "attention_entropy": figures.attention_entropy,
+    }
 
 
 def _measured(trace: Trace) -> dict[str, Any]:

@@ -167,22 +167,44 @@ class MemoryBlock(Block):
 
 
 class InformationLayer(Block):
-    """Rank measures of one layer."""
+    """Figures of one decoder layer; `rank` counts singular values above `tau` x the largest.
+
+    `attention_mass` is the share of attention that the text behind the picture gives to visual
+    tokens, `attention_entropy` (nats) how evenly it is spread over them, both means over heads.
+    """
 
     layer: int
+    tokens: int
     rank: int | None
     effective_rank: float | None
     stable_rank: float | None
     energy_rank: int | None
     nuclear_norm: float | None
+    tau: float | None
+    attention_mass: float | None
+    attention_entropy: float | None
+
+
+class StageInformationBlock(Block):
+    """Information kept after one stage; energy is null for a stage inside the tower."""
+
+    stage: str
+    phase: str
+    layer: int
+    energy_kept: float | None
+    ics_kept: float
 
 
 class InformationBlock(Block):
-    """Information kept of the full model's."""
+    """Information kept of the full model's (null without a baseline) and figures a layer.
+
+    `layers` is null unless the layers were looked at.
+    """
 
     energy_kept: float | None
     ics_kept: float | None
-    layers: list[InformationLayer]
+    by_stage: list[StageInformationBlock] | None
+    layers: list[InformationLayer] | None
 
 
 class FidelityBlock(Block):
