@@ -136,11 +136,21 @@ def do_job(
 
     full_plan = Plan("full")
     full = session.run(prompt, full_plan, generation, repeats=repeats, capture=True)
-    nll = (
-        session.answer_nll(prompt, plan, full.answer_ids, generation.seed),
-        session.answer_nll(prompt, full_plan, full.answer_ids, generation.seed),
+    nll = tuple(
+        _answer_nll(session, prompt, each, full.answer_ids, generation.seed)
+        for each in (plan, full_plan)
     )
-    return Outcome(trace, prompt, full, nll)
+    return Outcome(trace, prompt, full, (nll[0], nll[1]))
+
+
+def _answer_nll(
+    session: Session, prompt: Prompt, plan: Plan, answer_ids: list[int], seed: int
+) -> float:
+    """Mean NLL of a known answer under `plan`, nats a token."""
+    from vtc_cli.metrics.fidelity import answer_nll
+
+    _, logits = session.follow(prompt, plan, answer_ids, seed=seed)
+    return answer_nll(logits, answer_ids)
 
 
 def _stream(session: Session, show_text: ShowText | None) -> Callable[[list[int]], None] | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vtc_cli.commands.listing import FormatOption, JsonOption
+from vtc_cli.commands.loading import load_session
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import (
     BaselineOption,
@@ -39,7 +40,6 @@ from vtc_cli.core.errors import CheckError
 if TYPE_CHECKING:
     from vtc_cli.commands.job import Outcome
     from vtc_cli.core.media import Media
-    from vtc_cli.engine.session import Session
     from vtc_cli.report.result import Result
 
 
@@ -109,7 +109,7 @@ def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Out
     media = read_image(options.media)
     recipe = load_recipe(options.recipe)
     with _busy(output, f"loading {options.model}"):
-        session = _load(options)
+        session = load_session(options.model, options.device, options.dtype, options.attn)
     from vtc_cli.engine.decode import Generation
 
     outcome = do_job(
@@ -126,23 +126,6 @@ def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Out
     if live:
         print(flush=True)
     return media, outcome
-
-
-def _load(options: RunOptions) -> Session:
-    """The model, with the libraries' own chatter off."""
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    from vtc_cli.engine.session import Session
-    from vtc_cli.models.support.load import LoadOptions, load_model
-
-    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    adapter, facts = load_model(
-        options.model, LoadOptions(options.device, options.dtype, options.attn)
-    )
-    return Session(adapter, facts)
 
 
 def _show(text: str) -> None:

@@ -115,13 +115,26 @@ class Session:
         """One unmeasured token of the full model, so that no run pays for first times alone."""
         self._pass(Request(prompt, Plan("full"), Generation(max_new_tokens=1)))
 
-    def answer_nll(self, prompt: Prompt, plan: Plan, answer_ids: list[int], seed: int = 0) -> float:
-        """Mean negative log-likelihood (nats a token) of `answer_ids` under `plan`."""
+    def follow(
+        self,
+        prompt: Prompt,
+        plan: Plan,
+        answer_ids: list[int],
+        *,
+        seed: int = 0,
+        capture: bool = False,
+        observer: Observer | None = None,
+        tokens: TokenTable | None = None,
+    ) -> tuple[Trace, Tensor]:
+        """Feed a known answer under `plan` instead of the model's own choice.
+
+        Returns:
+            The trace, and (T, V) float32 logits, those from which each token would be chosen.
+        """
         generation = Generation(forced=tuple(answer_ids), seed=seed)
-        _, decoded = self._pass(Request(prompt, plan, generation))
-        logits = torch.stack(decoded.logits).double()
-        target = torch.tensor(answer_ids, device=logits.device)
-        return float(torch.nn.functional.cross_entropy(logits, target))
+        request = Request(prompt, plan, generation, capture, observer, tokens)
+        trace, decoded = self._pass(request)
+        return trace, torch.stack(decoded.logits)
 
     def _measured(self, request: Request) -> Trace:
         """One pass with its peak memory."""

@@ -40,6 +40,22 @@ def exact_match(full_ids: list[int], compressed_ids: list[int]) -> bool:
     return full_ids == compressed_ids
 
 
+def answer_nll(logits: Tensor, answer_ids: list[int]) -> float:
+    """Mean negative log-likelihood of a known answer, nats a token, in float64.
+
+    Args:
+        logits: (T, V), from which each token would be chosen with the answer so far fed in.
+        answer_ids: T token ids.
+
+    Raises:
+        MeasurementError: as many logits as tokens are needed, and at least one.
+    """
+    if not answer_ids or logits.shape[0] != len(answer_ids):
+        raise MeasurementError(f"{logits.shape[0]} rows of logits, {len(answer_ids)} tokens")
+    chosen = logits.double().log_softmax(dim=-1)[range(len(answer_ids)), answer_ids]
+    return -float(chosen.mean())
+
+
 def answer_nll_delta(compressed_nll: float, full_nll: float) -> float:
     """Mean NLL of the full model's answer under compression minus under itself, nats a token."""
     return compressed_nll - full_nll

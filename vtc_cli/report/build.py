@@ -8,7 +8,7 @@ from typing import Any
 
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan, Planned
-from vtc_cli.core.trace import Trace
+from vtc_cli.core.trace import ModelFacts, Trace
 from vtc_cli.metrics import fidelity
 from vtc_cli.metrics.flops import compression_flops, full_flops, trace_flops
 from vtc_cli.metrics.information import information_by_stage, information_kept
@@ -55,9 +55,9 @@ def build_result(
             "created": created,
             "argv": list(argv),
             "seed": seed,
-            "model": _model(trace),
-            "recipe": _recipe(trace.plan),
-            "input": _input(media, question),
+            "model": model_block(trace.model),
+            "recipe": recipe_block(trace.plan),
+            "input": input_block(media, question),
             **_measured(trace),
             "information": _information(trace, baseline_trace),
             "baseline": baseline,
@@ -87,10 +87,11 @@ def information_layers(trace: Trace) -> list[dict[str, Any]] | None:
     """The figures of each decoder layer as the result file has them; None if none were taken."""
     if not trace.observed:
         return None
-    return [_layer(figures) for figures in trace.observed]
+    return [layer_block(figures) for figures in trace.observed]
 
 
-def _layer(figures: LayerFigures) -> dict[str, Any]:
+def layer_block(figures: LayerFigures) -> dict[str, Any]:
+    """One layer as the result file has it; what was not measured is null."""
     empty = dict.fromkeys(item.name for item in fields(Ranks))
     return {
         "layer": figures.layer,
@@ -115,14 +116,15 @@ def _measured(trace: Trace) -> dict[str, Any]:
     }
 
 
-def _model(trace: Trace) -> dict[str, Any]:
-    facts = trace.model
+def model_block(facts: ModelFacts) -> dict[str, Any]:
+    """Which model ran and how."""
     names = ("id", "family", "weights", "dtype", "device", "attention")
     depth = {"layers": facts.shape.decoder.layers, "vision_layers": facts.shape.vision.layers}
     return {name: getattr(facts, name) for name in names} | depth
 
 
-def _recipe(plan: Plan) -> dict[str, Any]:
+def recipe_block(plan: Plan) -> dict[str, Any]:
+    """Which recipe ran, with every hyper-parameter."""
     names = ("name", "path", "sha256", "fidelity", "positions")
     return {name: getattr(plan, name) for name in names} | {
         "stages": [_stage(planned) for planned in plan.stages]
@@ -145,7 +147,8 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _input(media: Media, question: str) -> dict[str, Any]:
+def input_block(media: Media, question: str) -> dict[str, Any]:
+    """What was asked about what."""
     names = ("path", "kind", "sha256", "width", "height")
     return {name: getattr(media, name) for name in names} | {
         "frames": int(media.frames.shape[0]),

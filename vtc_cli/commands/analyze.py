@@ -1,0 +1,140 @@
+"""`vtc analyze`: how much the tokens hold, layer by layer, count by count, head by head."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from vtc_cli.commands.analyze_options import (
+    DEFAULT_TAU,
+    AnalyzeOptions,
+    CsvOption,
+    CurveOption,
+    DataOption,
+    LimitOption,
+    MatchOption,
+    MatrixOption,
+    OptionalMedia,
+    OptionalQuestion,
+    PlotOption,
+    PointsOption,
+    RankOption,
+    RecipesOption,
+    SelectOption,
+    TauOption,
+)
+from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
+from vtc_cli.commands.output import Output
+from vtc_cli.commands.run_options import (
+    BudgetOption,
+    ExactLayersOption,
+    FidelityOption,
+    MaxTokensOption,
+    OutputFileOption,
+)
+from vtc_cli.commands.settings import (
+    AttnOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    SeedOption,
+)
+
+if TYPE_CHECKING:
+    from vtc_cli.report.analysis import Analysis
+
+
+def analyze(
+    media: OptionalMedia = None,
+    question: OptionalQuestion = None,
+    curve: CurveOption = "layers",
+    recipes: RecipesOption = [],  # noqa: B006 - typer wants a list, and nobody changes it
+    budget: BudgetOption = "default",
+    fidelity: FidelityOption = None,
+    exact_layers: ExactLayersOption = False,
+    select: SelectOption = [],  # noqa: B006
+    points: PointsOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    match: MatchOption = "normalised",
+    matrix: MatrixOption = "layer_output",
+    tau: TauOption = DEFAULT_TAU,
+    rank: RankOption = "effective",
+    model: ModelOption = "tiny",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    attn: AttnOption = "sdpa",
+    max_new_tokens: MaxTokensOption = 64,
+    seed: SeedOption = 0,
+    plot: PlotOption = None,
+    output_file: OutputFileOption = None,
+    format: FormatOption = "table",
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    *,
+    output: Output,
+) -> None:
+    """Draw how rank, attention and information run over layers, token counts or heads."""
+    arguments = dict(locals())
+    short = {"json": arguments.pop("as_json"), "csv": arguments.pop("as_csv")}
+    arguments["format"] = next((name for name, asked in short.items() if asked), format)
+    del arguments["output"]
+    carry_out(AnalyzeOptions(**arguments), output)
+
+
+def carry_out(options: AnalyzeOptions, output: Output) -> None:
+    """Check, measure, draw.
+
+    Raises:
+        VtcError: whatever is wrong with the options, the input, the recipes or the model.
+    """
+    options.check()
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    from vtc_cli.commands.analysis import measure
+
+    with _progress(output) as progress:
+        analysis = measure(options, sys.argv[1:], created, progress)
+    for text in analysis.warnings:
+        output.warn(text)
+    if options.output_file is not None:
+        text = analysis.model_dump_json(indent=2) + "\n"
+        options.output_file.write_text(text, encoding="utf-8")
+    if options.plot is not None:
+        from vtc_cli.report.figure import save_figure
+
+        save_figure(options.plot, analysis)
+    _print(analysis, options)
+
+
+def _print(analysis: Analysis, options: AnalyzeOptions) -> None:
+    """The result on stdout, in the wanted shape."""
+    if options.format == "table":
+        from rich.console import Console
+
+        from vtc_cli.report.analysis_table import render_analysis
+
+        render_analysis(analysis, Console(), options.rank)
+    elif options.format in ("json", "jsonl"):
+        print(analysis.model_dump_json(indent=2 if options.format == "json" else None))
+    else:
+        from vtc_cli.report.analysis_formats import rows
+
+        found = rows(analysis)
+        print_rows(found, list(found[0]), options.format)
+
+
+@contextmanager
+def _progress(output: Output) -> Iterator[Any]:
+    """A bar on stderr with the time left; silent where nobody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    shown = output.shows_progress
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        yield progress

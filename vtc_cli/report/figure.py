@@ -1,0 +1,155 @@
+"""Plots of an analysis for print: PNG, SVG or PDF, told apart without colour, labelled in place."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtc_cli.report.analysis import Analysis
+from vtc_cli.report.curve_panels import Heat, Panel, Series, heats, panels
+from vtc_cli.report.marks import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+PANEL_INCHES = (3.5, 2.5)
+PANELS_A_ROW = 3
+DPI = 200
+# Dark enough on white paper: the yellow of the palette stays with the overlay.
+COLOURS = tuple(
+    f"#{red:02x}{green:02x}{blue:02x}"
+    for red, green, blue in (PALETTE[i] for i in (6, 4, 2, 0, 5, 1))
+)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+LABEL_POINTS = 8
+STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e0",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.2,
+    "svg.fonttype": "none",  # text stays text
+    "pdf.fonttype": 42,
+}
+
+
+def save_figure(path: Path, analysis: Analysis) -> None:
+    """Draw the analysis; the ending of the name chooses the format."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        draw_figure(analysis).savefig(path, dpi=DPI)
+
+
+def draw_figure(analysis: Analysis) -> Figure:
+    """A figure with a title and one diagram a measure, or a run for heads."""
+    from matplotlib.figure import Figure
+
+    shown: list[Any] = list(heats(analysis) if analysis.curve == "heads" else panels(analysis))
+    columns = min(PANELS_A_ROW, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    size = PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.45
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for place, item in zip(axes, shown, strict=False):
+        _heat(figure, place, item) if isinstance(item, Heat) else _lines(place, item)
+    for place in axes[len(shown) :]:
+        place.set_axis_off()
+    figure.suptitle(title_of(analysis), x=0.01, ha="left", fontsize=9, color="#444444")
+    return figure
+
+
+def title_of(analysis: Analysis) -> str:
+    """What was analysed, in one line; random weights are named first."""
+    model = analysis.model
+    random = "random weights · " if model.weights == "random" else ""
+    subject = ""
+    if analysis.data is not None:
+        subject = f"{Path(analysis.data.path).name}, {analysis.data.items} inputs"
+    elif analysis.input is not None:
+        subject = f'{Path(analysis.input.path).name} · "{analysis.input.question}"'
+    matrix = "" if analysis.curve == "heads" else f" · {analysis.matrix.replace('_', ' ')}"
+    return f"{random}{model.id}{matrix} · {subject}"
+
+
+def _lines(axes: Any, panel: Panel) -> None:
+    for number, series in enumerate(panel.series):
+        _line(axes, series, number)
+    axes.set_title(panel.title)
+    axes.set_xlabel(panel.x_label)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(0.0, low), max(high, 1.02) if panel.share else high)
+    if panel.x_label == "layer":
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    _label_ends(axes, panel)
+
+
+def _line(axes: Any, series: Series, number: int) -> None:
+    colour = COLOURS[number % len(COLOURS)]
+    axes.plot(
+        series.x,
+        series.y,
+        color=colour,
+        linestyle=DASHES[number % len(DASHES)],
+        marker=MARKERS[number % len(MARKERS)],
+    )
+    if series.low is not None and series.high is not None:
+        axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _label_ends(axes: Any, panel: Panel) -> None:
+    """Names at the right ends of the lines, pushed apart where ends lie close together."""
+    if len(panel.series) < 2:
+        return
+    ends = []
+    for number, series in enumerate(panel.series):
+        if series.x:
+            last = max(range(len(series.x)), key=series.x.__getitem__)
+            ends.append((series.y[last], series.x[last], number))
+    heights = _spread([y for y, _, _ in sorted(ends)], _label_height(axes))
+    for height, (y, x, number) in zip(heights, sorted(ends), strict=True):
+        axes.annotate(
+            panel.series[number].label,
+            xy=(x, y),
+            xytext=(1.02, height),
+            textcoords=axes.get_yaxis_transform(),
+            color=COLOURS[number % len(COLOURS)],
+            va="center",
+            fontsize=LABEL_POINTS,
+            annotation_clip=False,
+        )
+
+
+def _label_height(axes: Any) -> float:
+    """Height of a line of text in units of the y axis."""
+    low, high = axes.get_ylim()
+    inches = axes.get_position().height * PANEL_INCHES[1] or 1.0
+    return float((high - low) * LABEL_POINTS * 1.25 / 72 / max(inches, PANEL_INCHES[1] * 0.6))
+
+
+def _spread(heights: list[float], least: float) -> list[float]:
+    """Ascending heights moved apart to at least `least`, their middle kept."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + least) if placed else height)
+    shift = (sum(placed) - sum(heights)) / len(heights) if heights else 0.0
+    return [height - shift for height in placed]
+
+
+def _heat(figure: Any, axes: Any, heat: Heat) -> None:
+    image = axes.imshow(heat.rows, aspect="auto", origin="upper", cmap="cividis", vmin=0.0)
+    axes.grid(visible=False)
+    axes.set_title(f"{heat.title}: attention on visual tokens")
+    axes.set_xlabel("head")
+    axes.set_ylabel("layer")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    figure.colorbar(image, ax=axes, shrink=0.9)
