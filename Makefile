@@ -33,6 +33,7 @@ oldest: $(VENV)/.dev
 bench: $(VENV)/.installed
 	$(bin)/python benchmarks/startup.py
 	$(bin)/python benchmarks/prefill.py
+	$(bin)/python benchmarks/analysis.py --long
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "vtc needs Python 3.11 to 3.13: make PYTHON=python3.12 ...")'

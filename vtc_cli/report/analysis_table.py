@@ -8,13 +8,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vtc_cli.report.analysis import Analysis, AssociationBlock, LayerRun, Sweep
+from vtc_cli.report.analysis import Analysis, AssociationBlock, LayerRun, PointBlock, Sweep
 from vtc_cli.report.curve_panels import Panel, Rank, heats, panels
 from vtc_cli.report.result import InformationLayer
 from vtc_cli.report.terminal_plot import draw_heat, draw_panel
 from vtc_cli.report.units import significant
 
 RANDOM = "random weights: ranks and attention are those of noise"
+NARROW = 72
+WIDE = 96
+SPARED = {"stable", "nuclear", "entropy", "first", "NLL"}  # first to go in a narrow terminal
 SWEEP_PANELS = ("effective rank, last layer", "energy kept", "accuracy")
 
 
@@ -57,7 +60,7 @@ def _head(analysis: Analysis) -> list[str]:
 
 def _plots(analysis: Analysis, rank: Rank, console: Console) -> list[str]:
     if analysis.curve == "heads":
-        return [draw_heat(heat) for heat in heats(analysis)]
+        return [draw_heat(heat, console.width) for heat in heats(analysis)]
     shown = panels(analysis, rank)
     if analysis.curve == "tokens":
         shown = [panel for panel in shown if panel.title in SWEEP_PANELS]
@@ -73,10 +76,10 @@ def _drawn(panel: Panel) -> bool:
 def _print_tables(analysis: Analysis, console: Console) -> None:
     for run in analysis.runs or []:
         if analysis.curve == "layers":
-            console.print(_layer_table(run))
+            console.print(_layer_table(run, console.width))
         console.print()
     for sweep in analysis.sweeps or []:
-        console.print(_sweep_table(sweep))
+        console.print(_sweep_table(sweep, console.width))
         for line in _association_lines(sweep.associations or []):
             console.print(Text(line))
         console.print()
@@ -94,37 +97,46 @@ LAYER_COLUMNS: tuple[tuple[str, Callable[[InformationLayer], float | None]], ...
 )
 
 
-def _layer_table(run: LayerRun) -> Table:
+def _layer_table(run: LayerRun, width: int) -> Table:
     """All figures of one run, the decoder's door first."""
-    table = _table(run.recipe.name, ["layer", *(name for name, _ in LAYER_COLUMNS)])
+    shown = [column for column in LAYER_COLUMNS if width >= NARROW or column[0] not in SPARED]
+    table = _table(run.recipe.name, ["layer", *(name for name, _ in shown)])
     for layer in [run.door, *run.layers]:
         place = "door" if layer.layer < 0 else str(layer.layer)
-        table.add_row(place, *(_cell(read(layer)) for _, read in LAYER_COLUMNS))
+        table.add_row(place, *(_cell(read(layer)) for _, read in shown))
     return table
 
 
-def _sweep_table(sweep: Sweep) -> Table:
-    accuracy = any(point.correct is not None for point in sweep.points)
-    names = ["kept", "first", "last", "energy", "ICS", "KL", "NLL", "same"]
-    title = f"{sweep.select} at the input of layer {sweep.layer}"
-    table = _table(title, names + (["accuracy"] if accuracy else []))
+SWEEP_COLUMNS: tuple[tuple[str, Callable[[PointBlock], str]], ...] = (
+    ("kept", lambda point: _cell(point.kept)),
+    ("first", lambda point: _cell(point.effective_rank_first)),
+    ("last", lambda point: _cell(point.effective_rank_last)),
+    ("energy", lambda point: f"{point.energy_kept:.3f}"),
+    ("ICS", lambda point: f"{point.ics_kept:.3f}"),
+    ("KL", lambda point: f"{point.kl_first_token:.3g}"),
+    ("NLL", lambda point: f"{point.answer_nll_delta:+.3g}"),
+    ("same", lambda point: f"{100 * point.exact_match:.0f} %"),
+)
+
+
+def _sweep_table(sweep: Sweep, width: int) -> Table:
+    """The points of one selection; ranks are effective ranks of the first and the last layer."""
+    shown = [column for column in SWEEP_COLUMNS if width >= NARROW or column[0] not in SPARED]
+    judged = any(point.correct is not None for point in sweep.points)
+    names = [name for name, _ in shown] + (["accuracy"] if judged else [])
+    table = _table(f"{sweep.select} at the input of layer {sweep.layer}", names)
     for point in sweep.points:
-        cells = [
-            _cell(point.kept),
-            _cell(point.effective_rank_first),
-            _cell(point.effective_rank_last),
-            f"{point.energy_kept:.3f}",
-            f"{point.ics_kept:.3f}",
-            f"{point.kl_first_token:.3g}",
-            f"{point.answer_nll_delta:+.3g}",
-            f"{100 * point.exact_match:.0f} %",
-        ]
-        if point.correct is not None and point.correct_low is not None:
-            high = point.correct_high or 1.0
-            interval = f"[{100 * point.correct_low:.1f}, {100 * high:.1f}]"
-            cells.append(f"{100 * point.correct:.1f} % {interval}")
-        table.add_row(*cells)
+        cells = [read(point) for _, read in shown]
+        table.add_row(*cells, *([_accuracy(point, width)] if judged else []))
     return table
+
+
+def _accuracy(point: PointBlock, width: int) -> str:
+    """Accuracy with its 95 % interval where there is room."""
+    if point.correct is None or point.correct_low is None or point.correct_high is None:
+        return "-"
+    interval = f" [{100 * point.correct_low:.1f}, {100 * point.correct_high:.1f}]"
+    return f"{100 * point.correct:.1f} %" + (interval if width >= WIDE else "")
 
 
 def _association_lines(found: list[AssociationBlock]) -> list[str]:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg", ".pdf")
 PANEL_INCHES = (3.5, 2.5)
-PANELS_A_ROW = 3
 DPI = 200
 # Dark enough on white paper: the yellow of the palette stays with the overlay.
 COLOURS = tuple(
@@ -54,7 +53,7 @@ def draw_figure(analysis: Analysis) -> Figure:
     from matplotlib.figure import Figure
 
     shown: list[Any] = list(heats(analysis) if analysis.curve == "heads" else panels(analysis))
-    columns = min(PANELS_A_ROW, len(shown))
+    columns = len(shown) if len(shown) < 4 else 3 if len(shown) in (5, 6, 9) else 4
     rows = math.ceil(len(shown) / columns)
     size = PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.45
     figure = Figure(figsize=size, layout="constrained")
