@@ -109,6 +109,7 @@ class AnalyzeOptions:
         """
         self._check_input()
         self._check_curve()
+        self.counts()
         if not 0 < self.tau < 1:
             raise UsageError(f"--tau {self.tau:g}", allowed="above 0 and below 1", hint="1e-5")
         for flag, path in (("--output", self.output_file), ("--plot", self.plot)):

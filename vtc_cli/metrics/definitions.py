@@ -68,8 +68,9 @@ _ALL = (
     ),
     Definition(
         "information",
-        "information.energy_kept, information.ics_kept",
+        "information.energy_kept, information.ics_kept, information.by_stage",
         "How much of the full model's visual features the tokens alive at the last layer hold. "
+        "Merging in the decoder counts: a merged row is the mean of its rows at the door. "
         "Energy is that of the projected features inside the span of the kept rows; ICS is the "
         "information contribution score of the original tokens that live on, alone or inside a "
         "mean. Measured with --baseline; both are 1 when nothing is compressed.",
@@ -78,6 +79,106 @@ _ALL = (
         "share, 0 to 1",
         "ICS: TokenCarve (arXiv 2503.10501)",
         ("energy", "ics", "energy_kept", "ics_kept"),
+    ),
+    Definition(
+        "rank",
+        "information.layers[].rank, rank_first, rank_last",
+        "Numerical rank of the visual rows of a layer: singular values above tau times the "
+        "largest. tau is always stated, for it decides the figure: rounding in bfloat16 fills "
+        "every direction a little. At most the smaller of tokens and width.",
+        "rank = #{i : sigma_i > tau sigma_1}",
+        "directions",
+        "tau 1e-5: the public re-creation of TokenCarve's curve (arXiv 2503.10501); `--tau`",
+        ("numerical_rank", "tau"),
+    ),
+    Definition(
+        "effective_rank",
+        "information.layers[].effective_rank, effective_rank_first, effective_rank_last",
+        "How many directions the rows fill evenly: exp of the entropy of the normalised singular "
+        "values. Between 1 and the rank, without a threshold.",
+        "exp(-sum_i p_i ln p_i), p_i = sigma_i / sum sigma",
+        "directions",
+        "Roy and Vetterli, The effective rank, EUSIPCO 2007",
+        ("effective", "entropy_effective_rank"),
+    ),
+    Definition(
+        "stable_rank",
+        "information.layers[].stable_rank",
+        "Energy over the energy of the strongest direction; near 1 when one direction rules.",
+        "|X|_F^2 / sigma_1^2",
+        "directions",
+        "Rudelson and Vershynin, Sampling from large matrices, J. ACM 2007",
+        ("stable",),
+    ),
+    Definition(
+        "energy_rank",
+        "information.layers[].energy_rank",
+        "Fewest directions that hold 99 % of the energy.",
+        "least k with sum_{i <= k} sigma_i^2 >= 0.99 |X|_F^2",
+        "directions",
+        "principal component analysis",
+        ("energy_99",),
+    ),
+    Definition(
+        "nuclear_norm",
+        "information.layers[].nuclear_norm",
+        "Sum of the singular values: size and number of directions together.",
+        "sum_i sigma_i",
+        "that of the features",
+        "singular values in float64",
+        ("nuclear",),
+    ),
+    Definition(
+        "attention_mass",
+        "information.layers[].attention_mass, runs[].heads[].mass",
+        "Share of the attention of the text behind the picture that lands on visual tokens; mean "
+        "over those text rows and, for a layer, over its heads. The softmax runs over all keys.",
+        "mean over heads h and rows q of sum over visual j of A[h, q, j]",
+        "share, 0 to 1",
+        "rows of the model's own attention; no full map is made",
+        ("mass", "heads"),
+    ),
+    Definition(
+        "attention_entropy",
+        "information.layers[].attention_entropy, runs[].heads[].entropy",
+        "How evenly that attention is spread over the visual tokens: 0 when one token gets all, "
+        "ln N when N tokens get the same.",
+        "-sum_j p_j ln p_j, p_j = A[h, q, j] / sum over visual j of A[h, q, j]",
+        "nats",
+        "rows of the model's own attention",
+        ("entropy",),
+    ),
+    Definition(
+        "redundancy",
+        "runs[].redundancy",
+        "How alike the visual rows at the decoder's door are: mean cosine similarity over all "
+        "pairs of different rows. 1 when all point the same way.",
+        "mean over i != j of x_i . x_j / (|x_i| |x_j|)",
+        "cosine, -1 to 1",
+        "projected features",
+        ("cosine",),
+    ),
+    Definition(
+        "sweep",
+        "sweeps[].points",
+        "One selection of tokens at one layer, the same for all selections, at falling counts. "
+        "`rank_first` and `rank_last` are those of the first layer that processes the selection "
+        "and of the last layer; `correct` is the accuracy, with its 95 % Wilson interval.",
+        "each column is the mean over the inputs",
+        "see the columns",
+        "TokenCarve (arXiv 2503.10501), rank against accuracy",
+        ("points", "curve"),
+    ),
+    Definition(
+        "association",
+        "sweeps[].associations",
+        "Whether a figure foretells accuracy. `across` is Spearman's rho over token counts: high "
+        "for anything that falls with the count. `within` is the mean rho over inputs at one "
+        "count, where that common cause is gone; its p-value comes from exchanging whole inputs.",
+        "rho = correlation of ranks; within = mean over counts of rho over inputs",
+        "-1 to 1",
+        "scipy.stats.spearmanr; permutation test with 2,000 exchanges",
+        ("spearman", "correlation", "across", "within"),
     ),
     Definition(
         "final",

@@ -27,7 +27,6 @@ LABEL_POINTS = 8
 STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 9,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -82,7 +81,7 @@ def title_of(analysis: Analysis) -> str:
 def _lines(axes: Any, panel: Panel) -> None:
     for number, series in enumerate(panel.series):
         _line(axes, series, number)
-    axes.set_title(panel.title)
+    axes.set_title(panel.title, loc="left")
     axes.set_xlabel(panel.x_label)
     low, high = axes.get_ylim()
     axes.set_ylim(min(0.0, low), max(high, 1.02) if panel.share else high)
@@ -146,7 +145,7 @@ def _spread(heights: list[float], least: float) -> list[float]:
 def _heat(figure: Any, axes: Any, heat: Heat) -> None:
     image = axes.imshow(heat.rows, aspect="auto", origin="upper", cmap="cividis", vmin=0.0)
     axes.grid(visible=False)
-    axes.set_title(f"{heat.title}: attention on visual tokens")
+    axes.set_title(f"{heat.title}: attention on visual tokens", loc="left")
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
     for axis in (axes.xaxis, axes.yaxis):
