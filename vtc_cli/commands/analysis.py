@@ -17,6 +17,8 @@ from vtc_cli.core.plan import Plan
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Session, environment
 from vtc_cli.media.image import read_image
+from vtc_cli.media.items import Item, read_items
+from vtc_cli.metrics.answers import Rule, matches
 from vtc_cli.models.support.base import Prompt
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.selection import SELECTIONS, selection_layer, selection_plan
@@ -28,7 +30,6 @@ from vtc_cli.report.result import SCHEMA_VERSION
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from vtc_cli.media.items import Item
 
 DEFAULT_QUESTION = "what is in the picture?"
 MATRIX: dict[str, Matrix] = {"layer_output": "hidden", "attention_output": "attention_output"}
@@ -117,18 +118,13 @@ def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
 
 def _items(options: AnalyzeOptions) -> list[Item]:
     """The inputs of a sweep."""
-    from vtc_cli.media.items import Item, read_items
-
     if options.data is None:
         assert options.media is not None  # checked with the options
         return [Item("1", options.media, _question(options))]
-    items = list(read_items(options.data))
-    return items[: options.limit]
+    return read_items(options.data)[: options.limit]
 
 
-def _right(expected: str, rule: Any, answer: str) -> bool:
-    from vtc_cli.metrics.answers import matches
-
+def _right(expected: str, rule: Rule, answer: str) -> bool:
     return matches(answer, expected, rule)
 
 

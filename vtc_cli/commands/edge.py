@@ -13,7 +13,7 @@ from typing import Any
 from typer import TyperException
 
 from vtc_cli.commands.output import Output
-from vtc_cli.core.errors import MemoryExhaustedError, RecipeError, UsageError, VtcError
+from vtc_cli.core.errors import MemoryExhaustedError, UsageError, VtcError
 
 INTERRUPTED = 130
 LABEL_WIDTH = 9
@@ -42,10 +42,10 @@ def error_block(error: VtcError, width: int | None = None) -> str:
     """The text of an error: title, then where, found, allowed and try, aligned.
 
     Args:
-        error: all faults of a `RecipeError` are listed.
+        error: all faults of an error that has several are listed.
         width: columns to wrap at, None for no wrapping.
     """
-    faults = error.faults if isinstance(error, RecipeError) else []
+    faults: list[VtcError] = getattr(error, "faults", [])
     title = f"error: {error.title}"
     if faults:
         title += f": {error.found} in {error.where}"

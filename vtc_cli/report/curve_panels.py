@@ -40,6 +40,7 @@ class Panel:
     x_label: str
     series: list[Series]
     share: bool = False  # the y axis is a share between 0 and 1
+    log: bool = False  # the x axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,14 @@ def _sweep_panels(sweeps: list[Sweep]) -> list[Panel]:
         ("same answer as the full model", lambda point: point.exact_match, True),
     ]
     found = [
-        Panel(title, "visual tokens kept", [_curve(sweep, read) for sweep in sweeps], share)
+        Panel(
+            title, "visual tokens kept", [_curve(sweep, read) for sweep in sweeps], share, log=True
+        )
         for title, read, share in figures
     ]
     if any(point.correct is not None for sweep in sweeps for point in sweep.points):
         accuracy = [_accuracy(sweep) for sweep in sweeps]
-        found.append(Panel("accuracy", "visual tokens kept", accuracy, share=True))
+        found.append(Panel("accuracy", "visual tokens kept", accuracy, share=True, log=True))
     return found
 
 

@@ -85,9 +85,17 @@ def _lines(axes: Any, panel: Panel) -> None:
     axes.set_xlabel(panel.x_label)
     low, high = axes.get_ylim()
     axes.set_ylim(min(0.0, low), max(high, 1.02) if panel.share else high)
-    if panel.x_label == "layer":
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    _x_axis(axes, panel)
     _label_ends(axes, panel)
+
+
+def _x_axis(axes: Any, panel: Panel) -> None:
+    """Whole numbers: layers as they come, token counts on a logarithmic axis."""
+    if not panel.log:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        return
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _line(axes: Any, series: Series, number: int) -> None:

@@ -32,7 +32,8 @@ def draw_panel(panel: Panel, width: int, *, colour: bool) -> str:
     for number, series in enumerate(panel.series):
         shade = COLOURS[number % len(COLOURS)] if colour else None
         plot.plot(series.x, series.y, marker=MARKERS[number % len(MARKERS)], color=shade)
-    plot.xticks(_ticks([x for series in panel.series for x in series.x]))
+    plot.xscale("log" if panel.log else "linear")
+    plot.xticks(_ticks([x for series in panel.series for x in series.x], panel.log))
     if panel.share:
         plot.ylim(0, 1)
     drawn: str = plot.build()
@@ -40,9 +41,11 @@ def draw_panel(panel: Panel, width: int, *, colour: bool) -> str:
     return f"{title}\n{drawn if colour else plot.uncolorize(drawn)}"
 
 
-def _ticks(values: list[float]) -> list[int]:
-    """Whole numbers on the x axis, at most eight of the values themselves or evenly spaced."""
+def _ticks(values: list[float], log: bool) -> list[int]:
+    """Whole numbers for the x axis: powers of two, or at most eight evenly spaced."""
     low, high = int(min(values)), int(max(values))
+    if log:
+        return [2**power for power in range(high.bit_length()) if low <= 2**power <= high]
     step = max(-(-(high - low) // (MOST_TICKS - 1)), 1)
     return list(range(low, high + 1, step))
 

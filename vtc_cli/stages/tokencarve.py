@@ -19,6 +19,7 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.spectrum import information_contribution
 from vtc_cli.core.stage import CacheEntries, DecodeStage, PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
+from vtc_cli.stages.ops.allowance import tokens_allowed
 from vtc_cli.stages.ops.information import (
     best_match,
     information_flops,
@@ -63,7 +64,7 @@ class Carve(PrefillStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Carve down to n tokens; with n >= N nothing changes."""
-        wanted = self._wanted(tokens, signals)
+        wanted = tokens_allowed(tokens, signals, self.tokens)
         if wanted >= len(tokens):
             note = f"{wanted} tokens allowed, {len(tokens)} here"
             return Decision.identity(len(tokens), tokens.features.device, note=note)
@@ -72,14 +73,6 @@ class Carve(PrefillStage):
         stay = min(wanted * 3 // 2, len(tokens))
         order = top_indices(score, stay)
         return self._merged(order, stay - wanted, tokens, score, information_flops(*matrix.shape))
-
-    def _wanted(self, tokens: TokenTable, signals: Signals) -> int:
-        """How many tokens may leave this layer's carving."""
-        if signals.budget is None:
-            return max(self.tokens, int(tokens.protected.sum()))
-        entering = signals.entering_tokens or len(tokens)
-        counts = signals.budget.schedule(entering, int(tokens.protected.sum()))
-        return counts[signals.budget.prune_layers.index(signals.layer)]
 
     def _matrix(self, tokens: TokenTable, signals: Signals) -> Tensor:
         """(N, d) rows behind the information score."""

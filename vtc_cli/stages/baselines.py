@@ -1,0 +1,65 @@
+"""Selections that look at nothing: what every method has to beat."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.signals import Signals
+from vtc_cli.core.stage import PrefillStage, parameter
+from vtc_cli.core.tokens import TokenTable
+from vtc_cli.stages.ops.allowance import tokens_allowed
+from vtc_cli.stages.ops.spread import evenly_spread
+
+SOURCE = "a baseline has none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Blind(PrefillStage):
+    """Keeps protected tokens and fills up by a rule that knows only places."""
+
+    paper: ClassVar[str] = "none"
+    meets_budget: ClassVar[bool] = True
+    layers: tuple[int, ...] = parameter(
+        (0,), "layers at whose input tokens leave", source=SOURCE, layer_of="llm"
+    )
+    tokens: int = parameter(64, "tokens left without a budget", source=SOURCE, minimum=1)
+
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        """Keep as many as are allowed; with no fewer allowed than there are, all."""
+        wanted = tokens_allowed(tokens, signals, self.tokens)
+        if wanted >= len(tokens):
+            note = f"{wanted} tokens allowed, {len(tokens)} here"
+            return Decision.identity(len(tokens), tokens.features.device, note=note)
+        held = tokens.protected.nonzero()[:, 0]
+        free = (~tokens.protected).nonzero()[:, 0]
+        chosen = self._choose(tokens, signals, free, wanted - held.shape[0])
+        return Decision.prune(torch.cat([held, chosen]).sort().values, len(tokens))
+
+    @abstractmethod
+    def _choose(self, tokens: TokenTable, signals: Signals, free: Tensor, count: int) -> Tensor:
+        """(count,) of the rows `free`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random(_Blind):
+    """Keeps a random subset, drawn anew at each of its layers from the seed of the run."""
+
+    def _choose(self, tokens: TokenTable, signals: Signals, free: Tensor, count: int) -> Tensor:
+        order = torch.randperm(free.shape[0], generator=signals.generator)
+        return free[order[:count].to(free.device)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(_Blind):
+    """Keeps tokens that lie evenly over the picture."""
+
+    def _choose(self, tokens: TokenTable, signals: Signals, free: Tensor, count: int) -> Tensor:
+        if count == 0:
+            return free[:0]
+        return free[evenly_spread(tokens.position[free], tokens.grid, count)]
