@@ -22,6 +22,7 @@ def test_spearman_of_orders_and_ties() -> None:
     assert found is not None and (found.rho, found.count) == (1.0, 4)
     tied = spearman([1, 1, 2, 3], [4, 3, 2, 1])
     assert tied is not None and tied.rho == pytest.approx(spearmanr([1, 1, 2, 3], [4, 3, 2, 1])[0])
+    assert found.p_value > 0.03  # 2 of the 24 orders of four points are as extreme
     assert spearman([1, 2], [1, 2]) is None
     assert spearman([1, 1, 1], [1, 2, 3]) is None
 

@@ -174,10 +174,10 @@ _ALL = (
         "sweeps[].associations",
         "Whether a figure foretells accuracy. `across` is Spearman's rho over token counts: high "
         "for anything that falls with the count. `within` is the mean rho over inputs at one "
-        "count, where that common cause is gone; its p-value comes from exchanging whole inputs.",
+        "count, where that common cause is gone. p-values come from exchanging pairs or whole inputs.",
         "rho = correlation of ranks; within = mean over counts of rho over inputs",
         "-1 to 1",
-        "scipy.stats.spearmanr; permutation test with 2,000 exchanges",
+        "ranks by scipy; permutation test with 2,000 exchanges",
         ("spearman", "correlation", "across", "within"),
     ),
     Definition(

@@ -8,7 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vtc_cli.report.analysis import Analysis, AssociationBlock, LayerRun, PointBlock, Sweep
+from vtc_cli.report.analysis import (
+    Analysis,
+    AssociationBlock,
+    Correlation,
+    LayerRun,
+    PointBlock,
+    Sweep,
+)
 from vtc_cli.report.curve_panels import Panel, Rank, heats, panels
 from vtc_cli.report.result import InformationLayer
 from vtc_cli.report.terminal_plot import draw_heat, draw_panel
@@ -80,8 +87,8 @@ def _print_tables(analysis: Analysis, console: Console) -> None:
         console.print()
     for sweep in analysis.sweeps or []:
         console.print(_sweep_table(sweep, console.width))
-        for line in _association_lines(sweep.associations or []):
-            console.print(Text(line))
+        if sweep.associations:
+            console.print(_association_table(sweep.associations))
         console.print()
 
 
@@ -139,20 +146,17 @@ def _accuracy(point: PointBlock, width: int) -> str:
     return f"{100 * point.correct:.1f} %" + (interval if width >= WIDE else "")
 
 
-def _association_lines(found: list[AssociationBlock]) -> list[str]:
-    """Spearman's rho of each figure with accuracy, in words."""
-    lines = []
+def _association_table(found: list[AssociationBlock]) -> Table:
+    """Spearman's rho of each figure with accuracy, over counts and within them."""
+    table = _table("Spearman's rho with accuracy", ["", "over counts", "p", "within a count", "p"])
     for block in found:
-        parts = []
-        if block.across is not None:
-            text = f"{block.across.rho:+.2f} over {block.across.count} token counts"
-            parts.append(f"{text} (p {block.across.p_value:.2g})")
-        if block.within is not None:
-            text = f"{block.within.rho:+.2f} over {block.within.count} inputs at one count"
-            parts.append(f"{text} (p {block.within.p_value:.2g})")
-        name = block.figure.replace("_", " ")
-        lines.append(f"  Spearman of {name} and accuracy: {', '.join(parts) or 'constant'}")
-    return lines
+        cells = [cell for part in (block.across, block.within) for cell in _rho(part)]
+        table.add_row(block.figure.replace("_", " "), *cells)
+    return table
+
+
+def _rho(found: Correlation | None) -> tuple[str, str]:
+    return ("-", "-") if found is None else (f"{found.rho:+.2f}", f"{found.p_value:.2g}")
 
 
 def _table(title: str, columns: list[str]) -> Table:
