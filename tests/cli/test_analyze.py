@@ -167,3 +167,88 @@ def test_bad_input_is_one_block(
     captured = capsys.readouterr()
     assert expected in captured.err and "Traceback" not in captured.err
     assert captured.out == ""
+
+
+def test_a_sweep_begins_with_the_full_model_exactly(
+    picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    selects = ["--select", "tokencarve", "--select", "uniform", "--select", "random"]
+    arguments = [str(picture), "what is it?", "--curve", "tokens", "--points", "64,576,1", *selects]
+    found = analysis([*arguments, *NARROW], capsys)
+    sweeps = found["sweeps"]
+    assert isinstance(sweeps, list) and found["runs"] is None
+    assert [sweep["select"] for sweep in sweeps] == ["tokencarve", "uniform", "random"]
+    assert {sweep["layer"] for sweep in sweeps} == {2}
+    for sweep in sweeps:
+        points = sweep["points"]
+        assert [point["kept"] for point in points] == [576, 64, 1]
+        first = points[0]
+        assert (first["energy_kept"], first["ics_kept"], first["exact_match"]) == (1.0, 1.0, 1.0)
+        assert first["kl_first_token"] == 0.0 and first["answer_nll_delta"] == 0.0
+        assert points[1]["kl_first_token"] > 0
+        assert points[2]["rank_last"] == 1
+        assert points[0]["correct"] is None and sweep["associations"] is None
+    assert sweeps[0]["points"][0] == sweeps[2]["points"][0]
+
+
+def test_a_sweep_point_is_the_run_of_that_selection(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An own recipe with the same stage, measured by `run --baseline`, gives the same figures."""
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(
+        "name: own\npaper: none\nreference: {llm_layers: 32, vision_layers: 24}\n"
+        "prefill:\n  - fastv.last_row: {layers: [2], tokens: 40}\n"
+    )
+    arguments = [str(picture), "what is it?", "-r", str(recipe), "-b", "none", "--baseline"]
+    assert run_command_line(["run", *arguments, "--json", *NARROW]) == 0
+    direct = json.loads(capsys.readouterr().out)
+    arguments = [str(picture), "what is it?", "--curve", "tokens", "--select", "attention"]
+    found = analysis([*arguments, "--points", "40", *NARROW], capsys)
+    point = found["sweeps"][0]["points"][0]  # type: ignore[index]
+    fidelity = direct["baseline"]["fidelity"]
+    assert point["energy_kept"] == pytest.approx(direct["information"]["energy_kept"])
+    assert point["ics_kept"] == pytest.approx(direct["information"]["ics_kept"])
+    assert point["kl_first_token"] == pytest.approx(fidelity["kl_first_token"], rel=1e-3)
+    assert point["answer_nll_delta"] == pytest.approx(fidelity["answer_nll_delta"], abs=1e-5)
+    assert bool(point["exact_match"]) == fidelity["exact_match"]
+
+
+def test_data_sets_information_against_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
+    items = Path(__file__).parents[2] / "samples" / "eval" / "items.jsonl"
+    arguments = ["--data", str(items), "--limit", "4", "--curve", "tokens", "--points", "576,8"]
+    found = analysis([*arguments, "-q"], capsys)
+    assert found["data"]["items"] == found["data"]["answered"] == 4  # type: ignore[index]
+    full, few = found["sweeps"][0]["points"]  # type: ignore[index]
+    assert full["correct"] > few["correct"]
+    assert full["correct_low"] < full["correct"] <= full["correct_high"] == 1.0
+    figures = [block["figure"] for block in found["sweeps"][0]["associations"]]  # type: ignore[index]
+    assert "energy_kept" in figures
+
+
+SWEEP = ["--curve", "tokens"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["IMG", *SWEEP, "--points", "577"], "1..576"),
+        (["IMG", *SWEEP, "--select", "atention"], "attention"),
+        ([*SWEEP, "--data", "TMP/none.jsonl"], "No such file"),
+        ([*SWEEP, "--data", "TMP/bad.jsonl"], "bad.jsonl, line 2"),
+    ],
+)
+def test_bad_sweeps_are_one_block(
+    arguments: list[str],
+    expected: str,
+    picture: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bad.jsonl").write_text(
+        json.dumps({"media": str(picture), "question": "what?"}) + "\n{oops\n"
+    )
+    filled = [a.replace("IMG", str(picture)).replace("TMP", str(tmp_path)) for a in arguments]
+    assert run_command_line(["analyze", *filled, *NARROW]) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err and "Traceback" not in captured.err

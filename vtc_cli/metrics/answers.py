@@ -18,7 +18,9 @@ NUMBERS = (
 DIGITS = {word: str(value) for value, word in enumerate(NUMBERS)}
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 NUMERIC_TOLERANCE = 1e-6  # relative: two spellings of one number
-CHOICE = re.compile(r"^\W*(?:(?:the )?(?:answer|option|choice)\W*(?:is\W*)?)?\(?([A-Za-z])\b(?!')")
+CHOICE = re.compile(
+    r"^\W*(?:(?:the )?(?:answer|option|choice)\W*(?:is\W*)?)?([a-z])\b(?!['\u2019])", re.IGNORECASE
+)
 
 
 def matches(answer: str, expected: str, rule: Rule = "normalised") -> bool:

@@ -174,7 +174,7 @@ _ALL = (
         "sweeps[].associations",
         "Whether a figure foretells accuracy. `across` is Spearman's rho over token counts: high "
         "for anything that falls with the count. `within` is the mean rho over inputs at one "
-        "count, where that common cause is gone. p-values come from exchanging pairs or whole inputs.",
+        "count, where that common cause is gone. p-values come from exchanging inputs.",
         "rho = correlation of ranks; within = mean over counts of rho over inputs",
         "-1 to 1",
         "ranks by scipy; permutation test with 2,000 exchanges",
