@@ -8,7 +8,7 @@ WORKERS ?= 2
 OLDEST ?= 5.18.0
 bin := $(VENV)/bin
 
-.PHONY: demo test lint types suite oldest bench clean
+.PHONY: demo test lint types suite oldest bench pictures clean
 
 demo: $(VENV)/.installed
 	$(bin)/vtc run --recipe $(RECIPE) $(PICTURE) "$(QUESTION)" --baseline --overlay overlay.png
@@ -34,6 +34,10 @@ bench: $(VENV)/.installed
 	$(bin)/python benchmarks/startup.py
 	$(bin)/python benchmarks/prefill.py
 	$(bin)/python benchmarks/analysis.py --long
+
+# The pictures of the README.
+pictures: $(VENV)/.installed
+	PATH="$(CURDIR)/$(bin):$$PATH" docs/pictures.sh
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "vtc needs Python 3.11 to 3.13: make PYTHON=python3.12 ...")'

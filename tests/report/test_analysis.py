@@ -92,6 +92,8 @@ def test_rows_of_a_sweep_name_their_selection() -> None:
 
 def test_labels_are_pushed_apart_and_keep_their_order() -> None:
     placed = _spread([1.0, 1.01, 1.02, 5.0], 0.5)
+    assert placed == pytest.approx([0.51, 1.01, 1.51, 5.0])
+    assert _spread([1.0, 2.0, 5.0], 0.5) == [1.0, 2.0, 5.0]
     assert all(after - before >= 0.5 - 1e-9 for before, after in itertools.pairwise(placed))
     assert np.mean(placed) == pytest.approx(np.mean([1.0, 1.01, 1.02, 5.0]))
     assert _spread([], 1.0) == []

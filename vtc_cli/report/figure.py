@@ -142,12 +142,23 @@ def _label_height(axes: Any) -> float:
 
 
 def _spread(heights: list[float], least: float) -> list[float]:
-    """Ascending heights moved apart to at least `least`, their middle kept."""
-    placed: list[float] = []
+    """Ascending heights moved apart to at least `least`, each crowd around its own middle."""
+    crowds: list[list[float]] = []
     for height in heights:
-        placed.append(max(height, placed[-1] + least) if placed else height)
-    shift = (sum(placed) - sum(heights)) / len(heights) if heights else 0.0
-    return [height - shift for height in placed]
+        crowds.append([height])
+        while len(crowds) > 1 and _top(crowds[-2], least) + least > _bottom(crowds[-1], least):
+            crowds[-2:] = [crowds[-2] + crowds[-1]]
+    return [
+        _bottom(crowd, least) + place * least for crowd in crowds for place in range(len(crowd))
+    ]
+
+
+def _bottom(crowd: list[float], least: float) -> float:
+    return sum(crowd) / len(crowd) - least * (len(crowd) - 1) / 2
+
+
+def _top(crowd: list[float], least: float) -> float:
+    return _bottom(crowd, least) + least * (len(crowd) - 1)
 
 
 def _heat(figure: Any, axes: Any, heat: Heat) -> None:

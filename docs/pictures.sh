@@ -1,0 +1,14 @@
+#!/bin/sh
+# Makes the pictures of the README again, with the shipped model and samples. Takes about ten minutes on two cores.
+# Run: make pictures
+set -eu
+VTC="${VTC:-vtc}"
+PICTURE=samples/gradient.png
+QUESTION="what is the blue shape?"
+
+$VTC run --recipe mustdrop "$PICTURE" "$QUESTION" --budget 64 --overlay docs/overlay.png -q > /dev/null
+$VTC analyze "$PICTURE" "$QUESTION" --recipe mustdrop --recipe tokencarve --budget 64 --plot docs/layers.png -q > /dev/null
+$VTC analyze "$PICTURE" "$QUESTION" --curve heads --plot docs/heads.png -q > /dev/null
+$VTC analyze --curve tokens --data samples/eval/items.jsonl --points 576,192,128,64,32,16,8 \
+  --select tokencarve --select attention --select uniform --select random \
+  --plot docs/tokens.png --output docs/tokens.json > docs/tokens.txt
