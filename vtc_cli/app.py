@@ -11,14 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from vtc_cli import __version__
-from vtc_cli.commands import explain, recipes, run
+from vtc_cli.commands import compress, explain, recipes, run
 from vtc_cli.commands.edge import run_guarded
 from vtc_cli.commands.output import Debug, NoProgress, Output, Quiet, Verbose, common_options
 from vtc_cli.commands.settings import file_settings
 
 # One line a command: its name and its function in `commands/`. These take their defaults from
 # settings files too.
-COMMANDS: dict[str, Callable[..., None]] = {"run": run.run, "explain": explain.explain}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run.run,
+    "compress": compress.compress,
+    "explain": explain.explain,
+}
 
 # One line a group of commands: its name and its Typer app.
 GROUPS: dict[str, typer.Typer] = {"recipes": recipes.app}
