@@ -23,8 +23,9 @@ from vtc_cli.core.errors import (
 )
 
 # Decoders exist for more, but a broken file of these is a broken picture whatever it holds.
-PICTURE_ENDINGS = frozenset(
-    ".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .avif".split()
+PICTURE_ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".avif"),
 )
 # Faults of the command line and not of one picture: the next picture would meet them too.
 OF_ALL = (UsageError, RecipeError, SignalError, ModelError)

@@ -71,7 +71,7 @@ def _encoder_until(plan: Plan, full: str) -> tuple[Planned[EncoderStage], ...]:
 
 def _full_name(plan: Plan, name: str) -> str:
     """The one encoder or prefill stage that `name` means."""
-    before_decoding = {planned.name for planned in (*plan.encoder, *plan.prefill)}
+    before_decoding = {planned.name for planned in plan.stages if planned.stage.phase != "decode"}
     allowed = ", ".join(sorted(before_decoding)) or f"none: {plan.name} has no such stage"
     meant = {planned.name for planned in plan.stages if name in _names(planned.name)}
     if len(meant) > 1:

@@ -81,7 +81,7 @@ class Plan:
     @property
     def text_readers(self) -> tuple[str, ...]:
         """Names of the encoder and prefill stages whose decisions depend on the question."""
-        stages = (*self.encoder, *self.prefill)
+        stages: tuple[Planned[Any], ...] = (*self.encoder, *self.prefill)
         readers = [planned.name for planned in stages if planned.stage.needs & TEXT_SIGNALS]
         return tuple(dict.fromkeys(readers))
 

@@ -114,19 +114,19 @@ class FirstToken:
 
 
 def first_token_parts(trace: Trace) -> FirstToken | None:
-    """Where the time to the first token goes, None if it was not measured.
+    """Where the time to the first token goes, None if it was not measured from the tower on.
 
     The compression of each phase is known for the reported pass only; its shares are applied to
     the median over all passes.
     """
     times = latency(trace.timings)
-    if times is None or times.ttft.median_ms <= 0:
+    if times is None or times.vision is None or times.ttft.median_ms <= 0:
         return None
     spent = {phase: _phase_ms(trace, phase) for phase in ("encoder", "prefill", "decode")}
     scale = times.compression.median_ms / (sum(spent.values()) or 1.0)
     encoder, prefill = spent["encoder"] * scale, spent["prefill"] * scale
     parts = (
-        max(times.vision.median_ms - encoder, 0.0) if times.vision else 0.0,
+        max(times.vision.median_ms - encoder, 0.0),
         encoder + prefill,
         max(times.prefill.median_ms - prefill, 0.0),
     )

@@ -36,12 +36,15 @@ class CompressedInput(InputFacts):
 
 
 class CompressedTokens(Block):
-    """Visual tokens of the picture, at the door of the decoder, and behind the last stage."""
+    """Visual tokens of the picture, at the door of the decoder, and behind the last stage.
+
+    `text` counts the prompt around them, null if no question was asked.
+    """
 
     original: int
     entering: int
     final: int
-    text: int
+    text: int | None
     requested: float | None
     by_stage: list[StageBlock]
 
@@ -117,9 +120,15 @@ def build_compressed(
     stopped_after: str | None,
     files: FilesBlock,
 ) -> CompressedReport:
-    """Tell what a pass that stopped before decoding did; see `build_result` for the arguments.
+    """Tell what a pass that stopped before decoding did.
 
     Args:
+        trace: its decisions.
+        media: its picture or video.
+        question: its question, None if none was asked.
+        argv: the command line.
+        seed: of random stages.
+        created: time, ISO 8601.
         fingerprint: of the weights.
         stopped_after: stage behind which the recipe was left, None for all of it.
         files: what was written.
@@ -135,7 +144,7 @@ def build_compressed(
         recipe=RecipeBlock.model_validate(recipe_block(trace.plan)),
         input=CompressedInput(**input_facts(media), question=question),
         stopped_after=stopped_after,
-        tokens=_tokens(trace),
+        tokens=_tokens(trace, asked=question is not None),
         decisions=_decisions(trace),
         files=files,
         warnings=list(dict.fromkeys((*media.warnings, *trace.warnings, *idle_warnings(trace)))),
@@ -143,14 +152,14 @@ def build_compressed(
     )
 
 
-def _tokens(trace: Trace) -> CompressedTokens:
+def _tokens(trace: Trace, *, asked: bool) -> CompressedTokens:
     encoder = [record.after for record in trace.records if record.phase == "encoder"]
     every = [record.after for record in trace.records]
     return CompressedTokens(
         original=trace.original_tokens,
         entering=[trace.original_tokens, *encoder][-1],
         final=[trace.original_tokens, *every][-1],
-        text=trace.text_tokens,
+        text=trace.text_tokens if asked else None,
         requested=trace.plan.requested,
         by_stage=[StageBlock(**vars(count)) for count in stage_counts(trace)],
     )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from vtc_cli.core.plan import Fidelity, Positions
 from vtc_cli.core.stage import Phase
 
-FORMAT = "vtc-tokens"
+FORMAT: Literal["vtc-tokens"] = "vtc-tokens"
 FORMAT_VERSION: Literal["1"] = "1"
 PLAIN = ("format", "format_version", "vtc", "created")  # the other fields are JSON
 

@@ -16,7 +16,7 @@ from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError, TokenFileError, VtcError
 from vtc_cli.core.tokens import Grid, TokenTable
 from vtc_cli.store.head import FORMAT, FORMAT_VERSION, Head
-from vtc_cli.store.write import ENTERING
+from vtc_cli.store.write import COLUMNS, ENTERING
 
 ALLOWED = "a file that `vtc compress` wrote"
 AGAIN = "compress the picture again"
@@ -47,12 +47,9 @@ class TokenFile:
 
     def entering_on(self, device: torch.device) -> TokenTable:
         """The tokens at the decoder's door on `device`."""
-        moved = {
-            name: value.to(device)
-            for name, value in vars(self.entering).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self.entering, **moved)
+        table = self.entering
+        moved = {name: getattr(table, name).to(device) for name in (*COLUMNS, "origin")}
+        return TokenTable(**moved, grid=table.grid)
 
     def decisions_on(self, device: torch.device) -> tuple[Decision, ...]:
         """The decisions of the prefill on `device`."""
@@ -114,9 +111,7 @@ class _Reader:
         """See that the decisions belong to prefill stages and stand in the order of the layers."""
         stages = self._head.stages
         order = [(decision.layer, decision.stage) for decision in self._head.decisions]
-        known = all(
-            place < len(stages) and stages[place].phase == "prefill" for _, place in order
-        )
+        known = all(place < len(stages) and stages[place].phase == "prefill" for _, place in order)
         if not known or any(after <= before for before, after in pairwise(order)):
             raise self.fault("its decisions do not belong to its stages")
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vtc_cli import __version__
@@ -117,11 +116,11 @@ def columns(table: TokenTable, prefix: str = "") -> dict[str, Tensor]:
 def write_whole(files: Mapping[Path, bytes]) -> None:
     """Write files so that each name shows its old content or its whole new one.
 
-    All are written beside their names first and renamed in the given order. An old file of the last
-    name goes before the first renaming: where the last file stands, all belong together.
+    All are written beside their names first and then renamed in the given order. An old file of the
+    last name goes before the first renaming: where the last file stands, all belong together.
 
     Raises:
-        VtcError: something cannot be written; nothing new stays.
+        VtcError: something cannot be written; while there is no room for all, nothing changes.
     """
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
