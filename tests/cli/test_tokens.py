@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from tests.cli.test_run import TOY_RECIPE, TOY_STAGE
 from tests.store.support import content, tampered
 from vtc_cli.app import run_command_line
 
@@ -148,6 +149,26 @@ def test_tokens_in_half_precision_choose_their_dtype(
     fed = run_json(capsys, "--tokens", f"{stem}.safetensors")
     assert fed["model"]["dtype"] == "bfloat16"
     assert (fed["answer"], fed["kv"]) == (direct["answer"], direct["kv"])
+
+
+def test_a_prefill_that_reads_no_text_is_kept_for_any_question(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stage of one's own from VTC_PATH, gone when its tokens are taken up again."""
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "stages" / "evens.py").write_text(TOY_STAGE)
+    (tmp_path / "recipes" / "evens.yaml").write_text(TOY_RECIPE)
+    monkeypatch.setenv("VTC_PATH", str(tmp_path))
+    stem = tmp_path / "x"
+    assert run_command_line(["compress", str(SAMPLE), "-o", str(stem), "-r", "evens"]) == 0
+    direct = run_json(capsys, str(SAMPLE), QUESTION, "-r", "evens")
+    monkeypatch.delenv("VTC_PATH")
+    fed = run_json(capsys, "--tokens", f"{stem}.safetensors", QUESTION)
+    assert (fed["answer"], fed["kv"]) == (direct["answer"], direct["kv"])
+    assert fed["tokens"] == direct["tokens"]
+    assert fed["tokens"]["final"] == 288
+    assert not any("another question" in text for text in fed["warnings"])
 
 
 def narrower(path: Path, to: Path) -> Path:

@@ -96,7 +96,10 @@ def test_every_logit_is_that_of_the_direct_run(
     plan = plan_for(session, recipe, budget, fidelity)
     wanted, wanted_logits = direct(session, media, plan)
     path = compressed_file(session, media, QUESTION, plan, tmp_path / "x.safetensors", seed=3)
-    trace, logits = fed(session, read_back(path))
+    file = read_back(path)
+    for name in ("name", "sha256", "fidelity", "positions", "budget", "requested", "warnings"):
+        assert getattr(replay_plan(file, torch.device("cpu")), name) == getattr(plan, name), name
+    trace, logits = fed(session, file)
     assert trace.first_logits is not None and wanted.first_logits is not None
     assert torch.equal(trace.first_logits, wanted.first_logits)
     assert torch.equal(logits, wanted_logits)
@@ -109,6 +112,19 @@ def test_every_logit_is_that_of_the_direct_run(
     assert [(r.stage, r.layer, r.before, r.after) for r in trace.records] == [
         (r.stage, r.layer, r.before, r.after) for r in later
     ]
+
+
+def test_sampling_draws_the_same_words(sessions: dict[str, Session], tmp_path: Path) -> None:
+    session, media = sessions["tiny"], read_image(str(SAMPLE))
+    plan = plan_for(session, "mustdrop", 64.0)
+    file = read_back(compressed_file(session, media, QUESTION, plan, tmp_path / "x.safetensors"))
+    wild = Generation(max_new_tokens=8, temperature=3.0, seed=11)
+    prompt = session.adapter.prepare(media, QUESTION)
+    blank = session.adapter.prepare(blank_media(file), QUESTION)
+    cpu = torch.device("cpu")
+    again = session.run(blank, replay_plan(file, cpu), wild, tokens=file.entering_on(cpu))
+    assert again.answer_ids == session.run(prompt, plan, wild).answer_ids
+    assert len(set(again.answer_ids)) > 1
 
 
 def test_a_single_other_token_would_be_noticed(
@@ -134,7 +150,7 @@ def test_two_stages_of_one_name_at_one_layer_are_told_apart(tmp_path: Path) -> N
     wanted, wanted_logits = direct(session, media, plan)
     path = compressed_file(session, media, QUESTION, plan, tmp_path / "x.safetensors")
     file = read_back(path)
-    order = [(part.stage, part.layer) for part in file.head.decisions]
+    order = [(part.place, part.layer) for part in file.head.decisions]
     assert order == [(2, 1), (0, 3), (1, 3), (2, 3), (0, 4)]
     replayed = replay_plan(file, torch.device("cpu"))
     assert [planned.stage.layers for planned in replayed.prefill] == [(3, 4), (3,), (1, 3)]

@@ -103,8 +103,9 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "half features": (set_tensor("features", lambda f: f.half()), "features is torch.float16"),
     "whole features": (set_tensor("features", lambda f: f.long()), "features is torch.int64"),
     "real anchors": (set_tensor("anchor", lambda a: a.float()), "anchor is torch.float32"),
-    "stage of a decision": (set_head("decisions", 9, "0", "stage"), "belong to its stages"),
-    "phase of a decision": (set_head("decisions", 0, "0", "stage"), "belong to its stages"),
+    "place of a decision": (set_head("decisions", 9, "0", "place"), "belong to its stages"),
+    "phase of a decision": (set_head("decisions", 0, "0", "place"), "belong to its stages"),
+    "stage of a decision": (set_head("decisions", "other", "0", "stage"), "belong to its stages"),
     "order of decisions": (set_head("decisions", 5, "0", "layer"), "belong to its stages"),
     "grid too small": (set_head("grid", 5, "rows"), "reaches from"),
 }

@@ -144,7 +144,9 @@ def test_the_head_says_where_the_tokens_come_from(session: Session, tmp_path: Pa
     assert (said["input"]["width"], said["input"]["height"]) == (90, 70)
     assert json.loads(metadata["question"]) == QUESTION
     assert json.loads(metadata["text_readers"]) == ["attention_prune"]
-    assert json.loads(metadata["decisions"]) == [{"stage": 1, "layer": 2, "note": ""}]
+    assert json.loads(metadata["decisions"]) == [
+        {"stage": "attention_prune", "place": 1, "layer": 2, "note": ""}
+    ]
     assert json.loads(metadata["seed"]) == 5
 
 

@@ -82,6 +82,9 @@ def prepare_target(folder: Path, target: Path) -> None:
         UsageError: it is the folder of the pictures, or cannot be made or written.
     """
     allowed = "a folder for the files, not that of the pictures"
+    if target.exists() and target.samefile(folder):
+        found, hint = f"{target} holds the pictures", f"-o {target / 'tokens'}"
+        raise UsageError(found, where=FLAG, allowed=allowed, hint=hint)
     try:
         target.mkdir(parents=True, exist_ok=True)
         probe = target / ".vtc.part"
@@ -92,9 +95,6 @@ def prepare_target(folder: Path, target: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"{target}: {reason}", where=FLAG, allowed=allowed) from error
-    if target.samefile(folder):
-        found, hint = f"{target} holds the pictures", f"-o {target / 'tokens'}"
-        raise UsageError(found, where=FLAG, allowed=allowed, hint=hint)
 
 
 def compress_all(

@@ -79,9 +79,10 @@ class StagePart(Part):
 
 
 class DecisionPart(Part):
-    """One decision of the prefill; `stage` is its number in the list of stages."""
+    """One decision of the prefill; `place` is the number of its stage in the list of stages."""
 
-    stage: NonNegativeInt
+    stage: str
+    place: NonNegativeInt
     layer: NonNegativeInt
     note: str
 

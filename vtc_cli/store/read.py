@@ -109,10 +109,11 @@ class _Reader:
 
     def check_order(self) -> None:
         """See that the decisions belong to prefill stages and stand in the order of the layers."""
-        stages = self._head.stages
-        order = [(decision.layer, decision.stage) for decision in self._head.decisions]
-        known = all(place < len(stages) and stages[place].phase == "prefill" for _, place in order)
-        if not known or any(after <= before for before, after in pairwise(order)):
+        taken = self._head.decisions
+        known = dict(enumerate((part.stage, part.phase) for part in self._head.stages))
+        named = all(known.get(part.place) == (part.stage, "prefill") for part in taken)
+        order = [(part.layer, part.place) for part in taken]
+        if not named or any(after <= before for before, after in pairwise(order)):
             raise self.fault("its decisions do not belong to its stages")
 
     def table(self, prefix: str) -> TokenTable:

@@ -78,7 +78,7 @@ def _recorded(
     mine = [
         (known.layer, decision)
         for known, decision in zip(file.head.decisions, decisions, strict=True)
-        if known.stage == number
+        if known.place == number
     ]
     stage = Recorded(
         layers=tuple(layer for layer, _ in mine), decisions=tuple(taken for _, taken in mine)

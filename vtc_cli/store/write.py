@@ -176,8 +176,10 @@ def _decisions(trace: Trace) -> list[DecisionPart]:
         layer = record.layer
         while prefill[place].name != record.stage or layer not in prefill[place].stage.layers:
             place += 1
-        note = record.decision.note
-        found.append(DecisionPart(stage=first + place, layer=layer, note=note))
+        part = DecisionPart(
+            stage=record.stage, place=first + place, layer=layer, note=record.decision.note
+        )
+        found.append(part)
     return found
 
 
