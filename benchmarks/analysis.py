@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vtc_cli.commands.curves import observe_layers
 from vtc_cli.commands.loading import load_session
+from vtc_cli.commands.output import Output
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
@@ -99,7 +100,7 @@ def tokencarve(turns: int) -> None:
 
 def layer_curve(turns: int) -> None:
     """An observed pass over the prompt beside a plain one on `tiny`, turn by turn."""
-    session = load_session("tiny", "cpu", "float32", "sdpa")
+    session = load_session(Output(quiet=True), "tiny", "cpu", "float32")
     pixels = np.random.default_rng(0).integers(0, 256, (1, 320, 320, 3), dtype=np.uint8)
     media = Media(pixels, (0.0,), "image", "noise", "0" * 64)
     prompt = session.adapter.prepare(media, "what color is the circle?")

@@ -17,6 +17,7 @@ FORBIDDEN = {
     "core": ("transformers", "vtc_cli.engine", "vtc_cli.models", "vtc_cli.stages"),
     "media": ("transformers", "torch", "vtc_cli.engine", "vtc_cli.models"),
     "recipe": ("transformers", "vtc_cli.engine", "vtc_cli.models"),
+    "store": ("transformers", "vtc_cli.engine", "vtc_cli.models", "vtc_cli.stages"),
     "report": ("transformers", "vtc_cli.engine", "vtc_cli.models", "vtc_cli.stages"),
 }
 

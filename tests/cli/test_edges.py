@@ -21,7 +21,7 @@ from vtc_cli.core import errors
 
 ROOT = Path(__file__).parents[2]
 LIGHT = [["--help"], ["--version"], ["recipes", "list"], ["recipes", "--help"], ["run", "--help"]]
-LIGHT += [["explain", "flops"]]
+LIGHT += [["explain", "flops"], ["compress", "--help"]]
 
 
 @pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)

@@ -11,6 +11,7 @@ from vtc_cli.commands.analyze_options import AnalyzeOptions
 from vtc_cli.commands.curves import Selection, SweepOptions, observe_layers, sweep_input
 from vtc_cli.commands.job import PlanOptions, make_plan, parse_budget, parse_fidelity
 from vtc_cli.commands.loading import load_session
+from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import MediaError, UsageError
 from vtc_cli.core.observe import Matrix
 from vtc_cli.core.plan import Plan
@@ -24,7 +25,7 @@ from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.selection import SELECTIONS, selection_layer, selection_plan
 from vtc_cli.report.analysis import Analysis, DataBlock, LayerRun, Sweep
 from vtc_cli.report.analysis_build import gather, layer_run, sweep
-from vtc_cli.report.build import input_block, model_block
+from vtc_cli.report.build import input_facts, model_block
 from vtc_cli.report.result import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _observed(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     notes = [warning for plan in plans for warning in plan.warnings]
     return {
         **_common(session, [*_question_notes(options), *media.warnings, *notes]),
-        "input": input_block(media, question),
+        "input": input_facts(media) | {"question": question},
         "runs": runs,
     }
 
@@ -112,7 +113,7 @@ def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     notes = [*_question_notes(options), *pictures[0].warnings]
     body = _common(session, notes) | {"sweeps": sweeps}
     if options.data is None:
-        return body | {"input": input_block(pictures[0], items[0].question)}
+        return body | {"input": input_facts(pictures[0]) | {"question": items[0].question}}
     return body | {"data": _data_block(options, items)}
 
 
@@ -196,7 +197,8 @@ def _counts(counts: list[int] | None, original_tokens: int) -> list[int]:
 
 
 def _session(options: AnalyzeOptions) -> Session:
-    return load_session(options.model, options.device, options.dtype, options.attn)
+    silent = Output(quiet=True)  # the bar of the analysis is on the terminal already
+    return load_session(silent, options.model, options.device, options.dtype, options.attn)
 
 
 def _visual(prompt: Prompt, path: str) -> Prompt:

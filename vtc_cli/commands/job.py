@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vtc_cli.engine.session import Session
     from vtc_cli.models.support.base import Prompt
     from vtc_cli.recipe.load import Recipe
+    from vtc_cli.report.result import TokensFileBlock
 
 Budget = float | Literal["default"] | None
 ShowText = Callable[[str], None]
@@ -52,6 +53,23 @@ class Outcome:
     prompt: Prompt
     baseline: Trace | None = None
     nll: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An outcome with what it answers.
+
+    Attributes:
+        media: the picture, or a blank one of its size if its tokens came from a file.
+        question: what was asked.
+        outcome: what the job left.
+        tokens_file: the file that the tokens came from, if they did.
+    """
+
+    media: Media
+    question: str
+    outcome: Outcome
+    tokens_file: TokensFileBlock | None = None
 
 
 def parse_budget(text: str) -> Budget:
@@ -126,7 +144,7 @@ def do_job(
         plan,
         generation,
         repeats=repeats,
-        on_token=_stream(session, show_text),
+        on_token=stream(session, show_text),
         capture=baseline,
     )
     trace.warnings.extend(media.warnings)
@@ -153,7 +171,7 @@ def _answer_nll(
     return answer_nll(logits, answer_ids)
 
 
-def _stream(session: Session, show_text: ShowText | None) -> Callable[[list[int]], None] | None:
+def stream(session: Session, show_text: ShowText | None) -> Callable[[list[int]], None] | None:
     """A listener that shows the words each new token adds."""
     if show_text is None:
         return None

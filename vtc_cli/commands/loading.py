@@ -1,20 +1,42 @@
-"""Loading a model for a command, with the libraries' own chatter off."""
+"""Loading a model for a command: quiet libraries, and a spinner while it takes its time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from vtc_cli.commands.output import Output
 
 if TYPE_CHECKING:
     from vtc_cli.engine.session import Session
 
 
-def load_session(model: str, device: str, dtype: str, attn: str) -> Session:
-    """The model and what it is.
+def load_session(
+    output: Output, model: str, device: str = "auto", dtype: str = "auto", attn: str = "sdpa"
+) -> Session:
+    """The model, with the libraries' own chatter off.
 
     Raises:
-        ModelError: unknown, not here, or unusable.
-        UsageError: an impossible device, dtype or attention.
+        ModelError: it cannot be loaded.
     """
+    with busy(output, f"loading {model}"):
+        return _load(model, device, dtype, attn)
+
+
+@contextmanager
+def busy(output: Output, text: str) -> Iterator[None]:
+    """A spinner on stderr while something slow happens."""
+    if not output.shows_progress:
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def _load(model: str, device: str, dtype: str, attn: str) -> Session:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
@@ -24,5 +46,4 @@ def load_session(model: str, device: str, dtype: str, attn: str) -> Session:
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    adapter, facts = load_model(model, LoadOptions(device, dtype, attn))
-    return Session(adapter, facts)
+    return Session(*load_model(model, LoadOptions(device, dtype, attn)))

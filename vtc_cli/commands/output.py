@@ -36,6 +36,8 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "debug": (Debug, False),
 }
 
+INJECTED = ("output", "given")  # parameters of a command that are no options
+
 
 @dataclass
 class Output:
@@ -80,27 +82,37 @@ class Output:
 
 
 def common_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of every command; it gets an `output: Output` if it takes one.
+    """Give a command the options of every command.
 
-    The wrapper has the signature of `function` without `output` and with the common options.
+    A command that takes an `output: Output` gets one, and one that takes a `given: frozenset[str]`
+    gets the names of the parameters that stand on the command line itself. The wrapper has the
+    signature of `function` without these two and with the common options.
     """
     hints = get_type_hints(function, include_extras=True)
     own = inspect.signature(function).parameters
-    wants_output = "output" in own
 
     @functools.wraps(function)
     def wrapper(context: typer.Context, **arguments: Any) -> None:
         output = context.ensure_object(Output)
         output.update(**{name: arguments.pop(name) for name in COMMON})
-        function(**arguments, **({"output": output} if wants_output else {}))
+        extra = {"output": output, "given": _given(context)}
+        function(**arguments, **{name: extra[name] for name in INJECTED if name in own})
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
     for name, parameter in own.items():
-        if name != "output":
+        if name not in INJECTED:
             parameters.append(parameter.replace(kind=keyword, annotation=hints[name]))
     for name, (annotation, default) in COMMON.items():
         parameters.append(inspect.Parameter(name, keyword, annotation=annotation, default=default))
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
     return wrapper
+
+
+def _given(context: typer.Context) -> frozenset[str]:
+    """Parameters that the command line names, not the environment, a file or a default."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(
+        name for name, source in sources.items() if source and source.name == "COMMANDLINE"
+    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtc_cli.commands.listing import FormatOption, JsonOption
@@ -25,7 +24,9 @@ from vtc_cli.commands.run_options import (
     RunOptions,
     StrictOption,
     TemperatureOption,
+    TokensOption,
     TopPOption,
+    placed,
 )
 from vtc_cli.commands.settings import (
     AttnOption,
@@ -38,14 +39,14 @@ from vtc_cli.commands.settings import (
 from vtc_cli.core.errors import CheckError
 
 if TYPE_CHECKING:
-    from vtc_cli.commands.job import Outcome
-    from vtc_cli.core.media import Media
+    from vtc_cli.commands.job import Answered, Outcome, ShowText
     from vtc_cli.report.result import Result
 
 
 def run(
-    media: MediaArgument,
-    question: QuestionArgument,
+    media: MediaArgument = None,
+    question: QuestionArgument = None,
+    tokens: TokensOption = None,
     recipe: RecipeOption = "full",
     budget: BudgetOption = "default",
     fidelity: FidelityOption = None,
@@ -67,9 +68,11 @@ def run(
     as_json: JsonOption = False,
     *,
     output: Output,
+    given: frozenset[str],
 ) -> None:
     """Answer QUESTION about MEDIA under a recipe; report tokens, FLOPs, KV bytes and time."""
     arguments = dict(locals())
+    arguments["media"], arguments["question"] = placed(media, question, tokens)
     arguments["format"] = "json" if arguments.pop("as_json") else format
     del arguments["output"]
     carry_out(RunOptions(**arguments), output)
@@ -85,21 +88,37 @@ def carry_out(options: RunOptions, output: Output) -> None:
     options.check()
     created = datetime.now(UTC)
     live = options.format == "table" and sys.stdout.isatty()
-    media, outcome = _answer(options, output, live)
-    result = _result(options, media, outcome, created)
+    answered = _answer(options, output, live)
+    result = _result(options, answered, created)
     if options.output_file is not None:
         text = result.model_dump_json(indent=2) + "\n"
         options.output_file.write_text(text, encoding="utf-8")
     if options.overlay is not None:
-        _draw(options, media, outcome)
+        _draw(options.overlay, answered)
     _print(result, options, output, answered=live)
     if options.strict:
-        _check_idle(outcome)
+        _check_idle(answered.outcome)
 
 
-def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Outcome]:
+def _answer(options: RunOptions, output: Output, live: bool) -> Answered:
+    """Answer, showing the words as they come if `live`."""
+    show_text = _show if live else None
+    if options.tokens is None:
+        answered = _answer_about_media(options, output, show_text)
+    else:
+        from vtc_cli.commands.replay import answer_from_tokens
+
+        answered = answer_from_tokens(options, options.tokens, output, show_text)
+    if live:
+        print(flush=True)
+    return answered
+
+
+def _answer_about_media(
+    options: RunOptions, output: Output, show_text: ShowText | None
+) -> Answered:
     """Everything cheap that can fail first, then the model, then the job."""
-    from vtc_cli.commands.job import PlanOptions, do_job, parse_budget, parse_fidelity
+    from vtc_cli.commands.job import Answered, PlanOptions, do_job, parse_budget, parse_fidelity
     from vtc_cli.media.image import read_image
     from vtc_cli.recipe.load import load_recipe
 
@@ -108,8 +127,7 @@ def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Out
     )
     media = read_image(options.media)
     recipe = load_recipe(options.recipe)
-    with _busy(output, f"loading {options.model}"):
-        session = load_session(options.model, options.device, options.dtype, options.attn)
+    session = load_session(output, options.model, options.device, options.dtype, options.attn)
     from vtc_cli.engine.decode import Generation
 
     outcome = do_job(
@@ -121,38 +139,38 @@ def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Out
         Generation(options.max_new_tokens, options.temperature, options.top_p, options.seed),
         repeats=options.repeats,
         baseline=options.baseline,
-        show_text=_show if live else None,
+        show_text=show_text,
     )
-    if live:
-        print(flush=True)
-    return media, outcome
+    return Answered(media, options.question, outcome)
 
 
 def _show(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def _result(options: RunOptions, media: Media, outcome: Outcome, created: datetime) -> Result:
+def _result(options: RunOptions, answered: Answered, created: datetime) -> Result:
     from vtc_cli.report.build import build_result
 
+    outcome = answered.outcome
     return build_result(
         outcome.trace,
-        media,
-        options.question,
+        answered.media,
+        answered.question,
         command="run",
         argv=sys.argv[1:],
         seed=options.seed,
         created=created.isoformat(timespec="seconds"),
         baseline_trace=outcome.baseline,
         nll=outcome.nll,
+        tokens_file=answered.tokens_file,
     )
 
 
-def _draw(options: RunOptions, media: Media, outcome: Outcome) -> None:
+def _draw(path: Path, answered: Answered) -> None:
     from vtc_cli.report.overlay import save_overlay
 
-    assert options.overlay is not None
-    save_overlay(options.overlay, outcome.trace, media, outcome.prompt.patch_boxes)
+    outcome = answered.outcome
+    save_overlay(path, outcome.trace, answered.media, outcome.prompt.patch_boxes)
 
 
 def _print(result: Result, options: RunOptions, output: Output, *, answered: bool) -> None:
@@ -180,15 +198,3 @@ def _check_idle(outcome: Outcome) -> None:
             allowed="under --strict every stage changes something",
             hint="a smaller --budget, or leave the stage out",
         )
-
-
-@contextmanager
-def _busy(output: Output, text: str) -> Iterator[None]:
-    """A spinner on stderr while something slow happens."""
-    if not output.shows_progress:
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(text):
-        yield

@@ -14,8 +14,16 @@ from vtc_cli.core.errors import UsageError
 PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
-MediaArgument = Annotated[str, typer.Argument(metavar="MEDIA", help="A picture; - reads stdin.")]
-QuestionArgument = Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask about it.")]
+MediaArgument = Annotated[
+    str | None, typer.Argument(metavar="MEDIA", help="A picture; - reads stdin.")
+]
+QuestionArgument = Annotated[
+    str | None, typer.Argument(metavar="QUESTION", help="What to ask about it.")
+]
+TokensOption = Annotated[
+    Path | None,
+    typer.Option(help="In place of MEDIA: tokens from `vtc compress`.", rich_help_panel=PLAN),
+]
 BudgetOption = Annotated[
     str,
     typer.Option("--budget", "-b", help="Tokens, `default` or `none`.", rich_help_panel=PLAN),
@@ -57,10 +65,16 @@ StrictOption = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What the command line asks of a run; field names are the option names."""
+    """What the command line asks of a run; field names are the option names.
+
+    With `tokens` there is no `media`, and an empty `question` stands for that of the file; `given`
+    names the options that stand on the command line itself.
+    """
 
     media: str
     question: str
+    tokens: Path | None
+    given: frozenset[str]
     recipe: str
     budget: str
     fidelity: str | None
@@ -86,7 +100,9 @@ class RunOptions:
         Raises:
             UsageError: empty question, impossible sampling, results that cannot be written.
         """
-        if not self.question.strip():
+        if self.tokens is not None:
+            self._check_beside_tokens()
+        elif not self.question.strip():
             raise UsageError(
                 "the question is empty",
                 where="QUESTION",
@@ -103,6 +119,50 @@ class RunOptions:
                 f"--overlay {self.overlay}",
                 allowed=f"a file name ending in {', '.join(PICTURE_SUFFIXES)}",
             )
+
+    def _check_beside_tokens(self) -> None:
+        """Refuse what a file of tokens has settled, and what would need the picture."""
+        settled = {"budget": "--budget", "fidelity": "--fidelity", "exact_layers": "--exact-layers"}
+        for name in settled.keys() & self.given:
+            raise UsageError(
+                f"{settled[name]} beside --tokens",
+                allowed="the plan that the tokens were compressed under",
+                hint=f"compress the picture again with {settled[name]}",
+            )
+        for flag, wanted in (("--baseline", self.baseline), ("--overlay", self.overlay)):
+            if wanted:
+                raise UsageError(
+                    f"{flag} beside --tokens",
+                    allowed=f"{flag} with a picture: a token file does not hold one",
+                    hint=f'vtc run picture.png "what is in the picture?" {flag}',
+                )
+
+
+def placed(media: str | None, question: str | None, tokens: Path | None) -> tuple[str, str]:
+    """Media and question from the words of the command line.
+
+    With `tokens` there is no media: the one word is the question, and without it that of the file
+    is meant, an empty text.
+
+    Raises:
+        UsageError: a word is missing, or there is one too many.
+    """
+    if tokens is None:
+        for value, name in ((media, "MEDIA"), (question, "QUESTION")):
+            if value is None:
+                found, hint = f"Missing argument '{name}'.", "vtc run --help"
+                raise UsageError(found, where="vtc run", hint=hint)
+        return media or "", question or ""
+    if question is not None:
+        raise UsageError(
+            f"a picture {media} beside --tokens",
+            where="MEDIA",
+            allowed="--tokens and the question alone: the file stands for the picture",
+            hint=f'vtc run --tokens {tokens} "{question}"',
+        )
+    if media is not None and not media.strip():
+        raise UsageError("the question is empty", where="QUESTION", allowed="some text, or none")
+    return "", media or ""
 
 
 def check_writable(path: Path, flag: str) -> None:

@@ -77,6 +77,13 @@ class MediaError(VtcError):
     title = "unusable input"
 
 
+class TokenFileError(VtcError):
+    """A file of compressed tokens that is broken or does not fit."""
+
+    exit_code = 2
+    title = "unusable token file"
+
+
 class SignalError(VtcError):
     """A stage asks for a signal that this model or phase does not provide."""
 

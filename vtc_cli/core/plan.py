@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.signals import TEXT_SIGNALS
 from vtc_cli.core.stage import DecodeStage, EncoderStage, PrefillStage, Stage
 
 StageT = TypeVar("StageT", bound=Stage)
@@ -29,6 +30,15 @@ class Planned(Generic[StageT]):
     stage: StageT
     declared: Mapping[str, Any]
     resolved: Mapping[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        """Name, phase and hyper-parameters as JSON holds them, equal to their own round trip."""
+        return {
+            "stage": self.name,
+            "phase": self.stage.phase,
+            "parameters": _plain(self.resolved),
+            "declared": _plain(self.declared),
+        }
 
 
 @dataclass(frozen=True)
@@ -67,3 +77,17 @@ class Plan:
     def stages(self) -> tuple[Planned[Any], ...]:
         """All stages in the order of the data's way."""
         return (*self.encoder, *self.prefill, *self.decode)
+
+    @property
+    def text_readers(self) -> tuple[str, ...]:
+        """Names of the encoder and prefill stages whose decisions depend on the question."""
+        stages: tuple[Planned[Any], ...] = (*self.encoder, *self.prefill)
+        readers = [planned.name for planned in stages if planned.stage.needs & TEXT_SIGNALS]
+        return tuple(dict.fromkeys(readers))
+
+
+def _plain(value: Any) -> Any:
+    """Mappings as dictionaries and sequences as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

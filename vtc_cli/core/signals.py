@@ -31,6 +31,10 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "hidden": "(N, d) decoder layer output of the visual tokens",
 }
 
+# Signals that depend on the question. The others are of the visual tokens alone: these stand before
+# the question, and a causal decoder lets them see nothing behind them.
+TEXT_SIGNALS = frozenset({"text_embeddings", "attention_rows"})
+
 
 @dataclass(frozen=True)
 class Produced:

@@ -80,15 +80,29 @@ class Timings:
 
     `vision_ms` is tower and projector, `prefill_ms` the decoder over the prompt and `ttft_ms` the
     time from the encoder's start to the first token; signals and decisions are inside these and
-    listed once more in `compression_ms`.
+    listed once more in `compression_ms`. Where the tokens were given, no tower runs: `vision_ms` is
+    None and `ttft_ms` begins when they enter.
     """
 
-    vision_ms: float = 0.0
+    vision_ms: float | None = 0.0
     prefill_ms: float = 0.0
     ttft_ms: float = 0.0
     compression_ms: float = 0.0
     decode_ms: list[float] = field(default_factory=list)
     total_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """Visual tokens that came from outside: neither tower nor encoder stages ran for them.
+
+    Attributes:
+        tokens: how many entered the decoder.
+        protected_tokens: how many of them were marked as protected.
+    """
+
+    tokens: int
+    protected_tokens: int
 
 
 @dataclass
@@ -118,6 +132,7 @@ class Trace:
         captured: matrices asked for by name, empty in an ordinary run: `features` (N, d) of the
             visual tokens at the decoder's door and the `anchor` (N,) of each.
         observed: what an observer kept of each decoder layer, empty without one.
+        given: the tokens that were given in place of the tower's, None in an ordinary run.
         warnings: what the reader must know.
         environment: versions and platform.
     """
@@ -143,6 +158,7 @@ class Trace:
     memory_kind: str = "rss"
     captured: dict[str, Tensor] = field(default_factory=dict)
     observed: list[Any] = field(default_factory=list)
+    given: Given | None = None
     warnings: list[str] = field(default_factory=list)
     environment: Mapping[str, Any] = field(default_factory=dict)
 

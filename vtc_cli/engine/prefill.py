@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vtc_cli.core.cut import Stop
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import SignalError
 from vtc_cli.core.observe import LayerView, Observer
@@ -52,9 +53,15 @@ def prefill(
 
 
 def prefill_until_decided(
-    adapter: Adapter, encoded: Encoded, entry: Entry, plan: Plan, scene: Scene, cache: Any
+    adapter: Adapter,
+    encoded: Encoded,
+    entry: Entry,
+    plan: Plan,
+    scene: Scene,
+    cache: Any,
+    stop: Stop | None = None,
 ) -> Sequence:
-    """Read the prompt only as far as the last prefill stage of `plan` acts.
+    """Read the prompt only as far as `stop` or, without one, the last prefill stage of `plan` acts.
 
     `cache` must be given though nobody reads it: without one the library takes gaps between
     position ids for borders of packed prompts and masks across them.
@@ -62,7 +69,7 @@ def prefill_until_decided(
     Returns:
         The sequence that leaves that stage, its table with the hidden states there.
     """
-    return _Prefill(adapter, entry, plan, scene, None).run_until_decided(encoded, cache)
+    return _Prefill(adapter, entry, plan, scene, None).run_until_decided(encoded, cache, stop)
 
 
 class _DecidedError(Exception):
@@ -82,7 +89,7 @@ class _Prefill:
     ) -> None:
         self._adapter, self._entry, self._plan, self._scene = adapter, entry, plan, scene
         self._observer = observer
-        self._last_layer: int | None = None
+        self._stop: Stop | None = None
         self._now = entry.sequence
         self._layers: list[Sequence] = []
         self._rows = RowMap()
@@ -100,11 +107,12 @@ class _Prefill:
             stored.relabel(sequence.entry, len(self._entry.sequence))
         return output.logits[0, -1], self._layers
 
-    def run_until_decided(self, encoded: Encoded, cache: Any) -> Sequence:
-        """Run the model up to the input of the last layer at which a stage acts."""
-        acting = [layer for planned in self._plan.prefill for layer in planned.stage.layers]
+    def run_until_decided(self, encoded: Encoded, cache: Any, stop: Stop | None) -> Sequence:
+        """Run the model up to the input of the layer of the last action."""
+        stages = enumerate(self._plan.prefill)
+        acting = [(layer, place) for place, planned in stages for layer in planned.stage.layers]
         if acting:
-            self._last_layer = max(acting)
+            self._stop = stop or Stop(*max(acting))
             with suppress(_DecidedError):
                 self._forward(encoded, cache)
         return self._now
@@ -142,11 +150,11 @@ class _Prefill:
     def _hook(self, layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden = args[0]
-            for planned in self._plan.prefill:
-                if layer in planned.stage.layers:
+            for place, planned in enumerate(self._plan.prefill):
+                if layer in planned.stage.layers and self._acts(layer, place):
                     hidden = self._shrink(planned, layer, hidden)
             self._tap.release(layer - 1)
-            if layer == self._last_layer:
+            if self._stop is not None and layer == self._stop.layer:
                 raise _DecidedError
             self._layers.append(self._now)
             if layer in self._watched:
@@ -154,6 +162,11 @@ class _Prefill:
             return (hidden, *args[1:]), self._fitted(hidden, kwargs)
 
         return hook
+
+    def _acts(self, layer: int, place: int) -> bool:
+        """Whether stage number `place` still acts at `layer`."""
+        stop = self._stop
+        return stop is None or layer < stop.layer or place <= stop.place
 
     def _observing_hook(self, observer: Observer, layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

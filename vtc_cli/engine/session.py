@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from vtc_cli import __version__
+from vtc_cli.core.cut import Stop
 from vtc_cli.core.errors import MemoryExhaustedError
 from vtc_cli.core.observe import Observer
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.core.trace import ModelFacts, Timings, Trace
+from vtc_cli.core.trace import Given, ModelFacts, Timings, Trace
 from vtc_cli.engine.cache import logical_cache
 from vtc_cli.engine.clock import PeakMemory, Stopwatch
 from vtc_cli.engine.decode import Decoded, Generation, decode
@@ -96,8 +97,16 @@ class Session:
             trace.peak_bytes = passes[0].peak_bytes
         return trace
 
-    def compress(self, prompt: Prompt, plan: Plan, seed: int = 0) -> Compressed:
+    def compress(
+        self, prompt: Prompt, plan: Plan, seed: int = 0, stop: Stop | None = None
+    ) -> Compressed:
         """Run the encoder and prefill stages of `plan` and stop there.
+
+        Args:
+            prompt: model inputs.
+            plan: the stages; cache policies are not asked.
+            seed: of random stages.
+            stop: the last action in the decoder, None for all of the plan.
 
         Raises:
             MemoryExhaustedError: the device has no memory left.
@@ -108,7 +117,7 @@ class Session:
             encoded = encode(self.adapter, prompt, plan, scene)
             entry = enter(prompt, encoded.table, renumbered=plan.positions == "renumbered")
             cache = logical_cache(scene.decoder_layers)
-            final = prefill_until_decided(self.adapter, encoded, entry, plan, scene, cache)
+            final = prefill_until_decided(self.adapter, encoded, entry, plan, scene, cache, stop)
         return Compressed(trace, encoded.table, final.table)
 
     def warm_up(self, prompt: Prompt) -> None:
@@ -146,6 +155,7 @@ class Session:
     def _pass(self, request: Request) -> tuple[Trace, Decoded]:
         """Encode, prefill and decode once."""
         trace = self._empty_trace(request.prompt, request.plan)
+        trace.given = None if request.tokens is None else _given(request.tokens)
         scene = self._scene(trace, request.prompt, request.generation.seed)
         with _memory_errors(), torch.inference_mode(), _seeded(request.generation.seed):
             decoded = self._flow(request, scene)
@@ -162,7 +172,8 @@ class Session:
         cache = logical_cache(scene.decoder_layers)
         watch = Stopwatch(adapter.device)
         encoded = self._encoded(request, scene)
-        timing = Timings(vision_ms=watch.lap_ms())
+        lap_ms = watch.lap_ms()
+        timing = Timings(vision_ms=lap_ms if request.tokens is None else None)
         entry = enter(request.prompt, encoded.table, renumbered=renumbered)
         first, layers = prefill(adapter, encoded, entry, plan, scene, cache, request.observer)
         trace.first_logits = first.float().cpu()
@@ -247,6 +258,10 @@ class Compressed:
     trace: Trace
     entering: TokenTable
     final: TokenTable
+
+
+def _given(table: TokenTable) -> Given:
+    return Given(len(table), int(table.protected.sum()))
 
 
 def _features(table: TokenTable) -> dict[str, Tensor]:

@@ -226,8 +226,9 @@ _ALL = (
         "Wall time, the device synchronised at each mark. `vision` is tower and projector, "
         "`prefill` the decoder over the prompt, `ttft` both up to the first token; the time of "
         "stages is inside these and listed once more as `compression`. With repeats the first "
-        "pass warms up and is not counted. A pass whose total lies more than 1.5 inter-quartile "
-        "ranges outside the quartiles is flagged.",
+        "pass warms up and is not counted. With --tokens no tower runs: `vision` is null and "
+        "`ttft` begins when the tokens enter the decoder. A pass whose total lies more than 1.5 "
+        "inter-quartile ranges outside the quartiles is flagged.",
         "median over passes; decode_per_token: median over all steps of all passes\n"
         "spread = half the inter-quartile range (4 passes or more), else (max - min) / 2\n"
         "ideal speed-up = full prefill FLOPs / compressed prefill FLOPs",

@@ -63,9 +63,12 @@ def vision_flops(shape: ModelShape, rows_per_layer: Sequence[int], pictures: int
 
     Args:
         shape: sizes of the model.
-        rows_per_layer: rows, [CLS] included, that each tower layer processed for one picture.
+        rows_per_layer: rows, [CLS] included, that each tower layer processed for one picture;
+            empty if the tower did not run.
         pictures: pictures or frames, each attending to itself only.
     """
+    if not rows_per_layer:
+        return 0
     embedding = MULTIPLY_ADD * shape.patches * shape.patch_inputs * shape.vision.width
     blocks = sum(layer_flops(shape.vision, rows, rows) for rows in rows_per_layer)
     return round(pictures * (embedding + blocks))
@@ -122,10 +125,12 @@ def trace_flops(trace: Trace) -> PassFlops:
 
 def compression_flops(trace: Trace) -> int:
     """Operations that the compression itself took: signals, decisions and weighted means."""
-    return sum(
-        record.signal_flops + record.decision.flops + _mixing_flops(record, trace.model.shape)
-        for record in trace.records
-    )
+    return sum(record_flops(record, trace.model.shape) for record in trace.records)
+
+
+def record_flops(record: StageRecord, shape: ModelShape) -> int:
+    """Operations of one decision: its signals, the decision itself and its weighted means."""
+    return record.signal_flops + record.decision.flops + _mixing_flops(record, shape)
 
 
 def _mixing_flops(record: StageRecord, shape: ModelShape) -> int:

@@ -27,7 +27,7 @@ class Latency:
     """Times of one configuration.
 
     Attributes:
-        vision: tower and projector, encoder stages inside.
+        vision: tower and projector, encoder stages inside; None if no tower ran.
         compression: signals and decisions of all phases.
         prefill: the decoder over the prompt, prefill stages inside.
         ttft: from the encoder's start to the first token.
@@ -38,7 +38,7 @@ class Latency:
         outlier_passes: passes (from 0) whose total lies 1.5 inter-quartile ranges outside.
     """
 
-    vision: Timed
+    vision: Timed | None
     compression: Timed
     prefill: Timed
     ttft: Timed
@@ -55,7 +55,7 @@ def latency(timings: Sequence[Timings]) -> Latency | None:
         return None
     steps = [step for timing in timings for step in timing.decode_ms]
     return Latency(
-        vision=timed([timing.vision_ms for timing in timings]),
+        vision=_vision(timings),
         compression=timed([timing.compression_ms for timing in timings]),
         prefill=timed([timing.prefill_ms for timing in timings]),
         ttft=timed([timing.ttft_ms for timing in timings]),
@@ -114,13 +114,13 @@ class FirstToken:
 
 
 def first_token_parts(trace: Trace) -> FirstToken | None:
-    """Where the time to the first token goes, None if it was not measured.
+    """Where the time to the first token goes, None if it was not measured from the tower on.
 
     The compression of each phase is known for the reported pass only; its shares are applied to
     the median over all passes.
     """
     times = latency(trace.timings)
-    if times is None or times.ttft.median_ms <= 0:
+    if times is None or times.vision is None or times.ttft.median_ms <= 0:
         return None
     spent = {phase: _phase_ms(trace, phase) for phase in ("encoder", "prefill", "decode")}
     scale = times.compression.median_ms / (sum(spent.values()) or 1.0)
@@ -166,6 +166,11 @@ def _bottleneck(parts: FirstToken | None) -> str:
         return "."
     name, share = parts.largest()
     return f"; {name} is the largest part of the first token ({100 * share:.0f} %)."
+
+
+def _vision(timings: Sequence[Timings]) -> Timed | None:
+    measured = [timing.vision_ms for timing in timings if timing.vision_ms is not None]
+    return timed(measured) if measured else None
 
 
 def _per_token(timings: Sequence[Timings], steps: list[float]) -> Timed | None:

@@ -74,14 +74,19 @@ def token_counts(trace: Trace) -> TokenCounts:
         text=trace.text_tokens,
         requested=trace.plan.requested,
         per_layer=per_layer,
-        by_stage=tuple(_stage_count(record) for record in trace.records),
+        by_stage=stage_counts(trace),
         warnings=tuple(idle_warnings(trace)),
     )
 
 
+def stage_counts(trace: Trace) -> tuple[StageCount, ...]:
+    """Counts before and after each decision, in order."""
+    return tuple(_stage_count(record) for record in trace.records)
+
+
 def idle_warnings(trace: Trace) -> list[str]:
     """One warning for each stage that changed nothing at any of its layers."""
-    protected = 0
+    protected = trace.given.protected_tokens if trace.given else 0
     busy: set[str] = set()
     idle: dict[str, list[StageRecord]] = {}
     for record in trace.records:

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from vtc_cli.core.media import Media
-from vtc_cli.core.plan import Plan, Planned
+from vtc_cli.core.plan import Plan
 from vtc_cli.core.trace import ModelFacts, Trace
 from vtc_cli.metrics import fidelity
 from vtc_cli.metrics.flops import compression_flops, full_flops, trace_flops
@@ -17,8 +17,18 @@ from vtc_cli.metrics.latency import Latency, first_token_parts, latency, verdict
 from vtc_cli.metrics.layers import LayerFigures
 from vtc_cli.metrics.rank import Ranks
 from vtc_cli.metrics.tokens import token_counts
-from vtc_cli.report.result import SCHEMA_VERSION, BaselineBlock, FidelityBlock, Result
+from vtc_cli.report.result import (
+    SCHEMA_VERSION,
+    BaselineBlock,
+    FidelityBlock,
+    Result,
+    TokensFileBlock,
+)
 
+NO_TOWER = (
+    "the tokens came from a file and the vision tower did not run: its time is not known, its "
+    "operations are 0, and the time to the first token begins when the tokens enter the decoder"
+)
 TIMES = ("vision", "compression", "prefill", "ttft", "decode_per_token", "total")
 
 
@@ -33,6 +43,7 @@ def build_result(
     created: str,
     baseline_trace: Trace | None = None,
     nll: tuple[float, float] | None = None,
+    tokens_file: TokensFileBlock | None = None,
 ) -> Result:
     """Measure a trace.
 
@@ -46,6 +57,7 @@ def build_result(
         created: time of the run, ISO 8601.
         baseline_trace: the full model on the same input, if it ran.
         nll: mean NLL of the full model's answer (compressed, full), nats a token, if measured.
+        tokens_file: the file that the visual tokens came from, if they did.
     """
     baseline = None if baseline_trace is None else _baseline(trace, baseline_trace, nll)
     return Result.model_validate(
@@ -57,7 +69,8 @@ def build_result(
             "seed": seed,
             "model": model_block(trace.model),
             "recipe": recipe_block(trace.plan),
-            "input": input_block(media, question),
+            "input": input_facts(media) | {"question": question},
+            "tokens_file": tokens_file,
             **_measured(trace),
             "information": _information(trace, baseline_trace),
             "baseline": baseline,
@@ -124,36 +137,18 @@ def model_block(facts: ModelFacts) -> dict[str, Any]:
 
 
 def recipe_block(plan: Plan) -> dict[str, Any]:
-    """Which recipe ran, with every hyper-parameter."""
+    """Which recipe ran."""
     names = ("name", "path", "sha256", "fidelity", "positions")
     return {name: getattr(plan, name) for name in names} | {
-        "stages": [_stage(planned) for planned in plan.stages]
+        "stages": [planned.plain() for planned in plan.stages]
     }
 
 
-def _stage(planned: Planned[Any]) -> dict[str, Any]:
-    return {
-        "stage": planned.name,
-        "phase": planned.stage.phase,
-        "parameters": _plain(planned.resolved),
-        "declared": _plain(planned.declared),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Hyper-parameters as JSON holds them, so that a result equals its own round trip."""
-    if hasattr(value, "items"):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def input_block(media: Media, question: str) -> dict[str, Any]:
-    """What was asked about what."""
+def input_facts(media: Media) -> dict[str, Any]:
+    """The picture or video."""
     names = ("path", "kind", "sha256", "width", "height")
-    return {name: getattr(media, name) for name in names} | {
-        "frames": int(media.frames.shape[0]),
-        "question": question,
-    }
+    facts = {name: getattr(media, name) for name in names}
+    return facts | {"frames": int(media.frames.shape[0])}
 
 
 def _tokens(trace: Trace) -> dict[str, Any]:
@@ -228,12 +223,14 @@ def _verdict(trace: Trace, full: Trace | None) -> str:
         achieved = theirs.prefill.median_ms / mine.prefill.median_ms
     ideal = expected.prefill / trace_flops(trace).prefill
     parts = first_token_parts(trace)
-    return verdict(parts, ideal=ideal, achieved=achieved, compressed=bool(trace.records))
+    compressed = bool(trace.records) or trace.visual_tokens[:1] != [trace.original_tokens]
+    return verdict(parts, ideal=ideal, achieved=achieved, compressed=compressed)
 
 
 def _warnings(trace: Trace, media: Media) -> list[str]:
     """What the reader must know, each thing once."""
-    found = [*media.warnings, *trace.warnings, *token_counts(trace).warnings]
+    found = [NO_TOWER] if trace.given else []
+    found += [*media.warnings, *trace.warnings, *token_counts(trace).warnings]
     times = latency(trace.timings)
     if times and times.outlier_passes:
         passes = ", ".join(str(place + 1) for place in times.outlier_passes)

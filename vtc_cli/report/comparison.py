@@ -65,12 +65,14 @@ def _times(result: Result) -> list[Row]:
     if result.time_ms is None:
         return []
     ideal = f"ideal {1 / result.flops.prefill_ratio:.1f}x"
-    names = (
+    names = [
         ("vision", "vision time", ""),
         ("prefill", "prefill time", ideal),
         ("ttft", "first token", ""),
         ("decode_per_token", "per token", ""),
-    )
+    ]
+    if result.tokens_file is not None:  # no tower ran, so that there is no time to leave blank
+        del names[0]
     return [_time(result, field, title, note) for field, title, note in names]
 
 

@@ -51,8 +51,8 @@ class RecipeBlock(Block):
     stages: list[RecipeStage]
 
 
-class InputBlock(Block):
-    """What was asked about what."""
+class InputFacts(Block):
+    """The picture or video."""
 
     path: str
     kind: str
@@ -60,6 +60,11 @@ class InputBlock(Block):
     width: int
     height: int
     frames: int
+
+
+class InputBlock(InputFacts):
+    """What was asked about what."""
+
     question: str
 
 
@@ -235,6 +240,22 @@ class BaselineBlock(Measured):
     fidelity: FidelityBlock
 
 
+class TokensFileBlock(Block):
+    """The file that the visual tokens came from; no vision tower ran.
+
+    `question`, `seed` and `stopped_after` are those under which the file was made.
+    """
+
+    path: str
+    sha256: str
+    created: str
+    entering: int
+    protected: int
+    question: str | None
+    seed: int
+    stopped_after: str | None
+
+
 class ErrorBlock(Block):
     """Why a job failed."""
 
@@ -258,6 +279,7 @@ class Result(Head, Measured):
     model: ModelBlock
     recipe: RecipeBlock
     input: InputBlock
+    tokens_file: TokensFileBlock | None = None
     baseline: BaselineBlock | None
     verdict: str
     warnings: list[str]

@@ -1,24 +1,33 @@
-"""The JSON Schema of a result, shipped so that scripts can check what they read."""
+"""The JSON Schemas of what is written, shipped so that scripts can check what they read."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from vtc_cli.report.compressed import CompressedReport
 from vtc_cli.report.result import Result
 
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
+SCHEMAS: Mapping[Path, type[BaseModel]] = {
+    SCHEMA_FILE: Result,
+    Path(__file__).with_name("compressed.schema.json"): CompressedReport,
+}
 
 
-def schema_text() -> str:
-    """The schema as the file holds it."""
-    return json.dumps(Result.model_json_schema(), indent=2, sort_keys=True) + "\n"
+def schema_text(model: type[BaseModel] = Result) -> str:
+    """The schema of `model` as its file holds it."""
+    return json.dumps(model.model_json_schema(), indent=2, sort_keys=True) + "\n"
 
 
-def write_schema() -> None:
-    """Renew the shipped file after a change of the models."""
-    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
+def write_schemas() -> None:
+    """Renew the shipped files after a change of the models."""
+    for path, model in SCHEMAS.items():
+        path.write_text(schema_text(model), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write_schema()
+    write_schemas()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from vtc_cli.report.result import Result, StageBlock
+from vtc_cli.report.result import StageBlock, TokensFileBlock
 
 NARROW = 80
 ROOMY = 100
@@ -14,18 +14,31 @@ LONGEST_BAR = 32
 BAR = "█"
 
 
-def stage_table(result: Result, width: int) -> Table:
-    """One row a decision; cache policies that act alike in many layers share a row."""
-    original = result.tokens.original
+def stage_table(
+    original: int, stages: list[StageBlock], width: int, file: TokensFileBlock | None = None
+) -> Table:
+    """One row a decision; cache policies that act alike in many layers share a row.
+
+    Args:
+        original: tokens of the picture.
+        stages: what each decision left.
+        width: columns of the terminal.
+        file: where the tokens came from if no tower ran.
+    """
     wide = width >= NARROW
     gap = 2 if width >= ROOMY else 1
     bar_columns = min(max(width - FIXED_COLUMNS - 6 * (gap - 1), 1), LONGEST_BAR) if wide else 0
     table = _columns(wide, gap)
-    names = [Text("(picture)"), Text("")] if wide else [Text("(picture)")]
-    first = [*names, Text(""), Text(str(original)), *_bar(original, original, bar_columns)]
-    table.add_row(*first, Text(""), Text(""))
+    blank = [Text("")] if wide else []
+    first = [Text("(picture)"), *blank, Text(""), Text(str(original))]
+    table.add_row(*first, *_bar(original, original, bar_columns), Text(""), Text(""))
     protected = 0
-    for stage, layers in _joined(result.tokens.by_stage):
+    if file is not None:
+        entering, protected = file.entering, file.protected
+        row = [Text("(file)"), *blank, Text(""), Text(str(entering))]
+        row += [*_bar(entering, original, bar_columns), _kept(entering, original)]
+        table.add_row(*row, Text(f"{protected} protected" if protected else ""))
+    for stage, layers in _joined(stages):
         phase = [Text(stage.phase)] if wide else []
         row = [*phase, Text(short(stage.stage)), _layer(stage, layers), Text(str(stage.after))]
         row += [*_bar(stage.after, original, bar_columns)]

@@ -25,7 +25,9 @@ def report(result: Result, width: int) -> RenderableType:
         width: columns of the terminal; below 80 the bars of the stage table go first.
     """
     width = min(width, WIDEST)
-    parts: list[RenderableType] = [_header(result, width), "", stage_table(result, width), ""]
+    tokens = result.tokens
+    stages = stage_table(tokens.original, tokens.by_stage, width, result.tokens_file)
+    parts: list[RenderableType] = [_header(result, width), "", stages, ""]
     parts += [comparison_table(result, width), "", *_closing(result)]
     return Padding(Group(*parts), (0, 1))
 
@@ -49,7 +51,10 @@ def _header(result: Result, width: int) -> RenderableType:
         f"{model.id} · {model.family} {model.layers} layers · "
         f"{model.device} {model.dtype} {model.attention} · {model.weights}"
     )
-    right = f'{media.path} {media.width}x{media.height}{clip} · "{media.question}"'
+    source = f"{media.path} {media.width}x{media.height}{clip}"
+    if result.tokens_file is not None:
+        source = f"{result.tokens_file.path}, tokens of {source}"
+    right = f'{source} · "{media.question}"'
     rows = [left, right, f"{result.recipe.name} · {_budget(result)}", _positions(result)]
     longest = max(len(rows[0]), len(rows[2])) + max(len(rows[1]), len(rows[3]))
     if longest + 5 > width:

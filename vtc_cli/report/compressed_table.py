@@ -1,0 +1,58 @@
+"""The short summary of a compressed picture that a person reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from vtc_cli.report.compressed import CompressedReport
+from vtc_cli.report.stages import stage_table
+from vtc_cli.report.table import WIDEST
+from vtc_cli.report.units import size
+
+RANDOM = "random weights: which tokens are kept means nothing"
+
+
+def render(report: CompressedReport, folder: Path, console: Console) -> None:
+    """Print what was compressed, what each stage left, and the files with their sizes.
+
+    Args:
+        report: of one picture.
+        folder: where its files lie.
+        console: to print on.
+    """
+    width = min(console.width, WIDEST)
+    tokens = report.tokens
+    parts: list[RenderableType] = [Text(line) for line in _head(report)]
+    parts += ["", stage_table(tokens.original, tokens.by_stage, width), "", Text(_left(report))]
+    files = report.files
+    for name in (files.tokens, files.decisions, files.overlay):
+        path = folder / name
+        parts.append(Text(f"{path}  {size(path.stat().st_size)}"))
+    console.print(Padding(Group(*parts), (0, 1)), width=width, soft_wrap=False)
+
+
+def _head(report: CompressedReport) -> list[str]:
+    model, media, recipe = report.model, report.input, report.recipe
+    question = "no question" if media.question is None else f'"{media.question}"'
+    budget = "" if report.tokens.requested is None else f" · budget {report.tokens.requested:g}"
+    behaviour = f"{recipe.fidelity} behaviour, {recipe.positions} positions"
+    lines = [
+        f"{model.id} · {model.family} · {model.device} {model.dtype} · {model.weights}",
+        f"{media.path} {media.width}x{media.height} · {question}",
+        f"{recipe.name}{budget} · {behaviour}",
+    ]
+    return [RANDOM, *lines] if model.weights == "random" else lines
+
+
+def _left(report: CompressedReport) -> str:
+    """Counts in words."""
+    tokens = report.tokens
+    entering = f"{tokens.original} tokens, {tokens.entering} enter the decoder"
+    last = next((d for d in reversed(report.decisions) if d.phase == "prefill"), None)
+    if last is None:
+        return entering
+    return f"{entering}, {tokens.final} are left by {last.stage} at layer {last.layer}"

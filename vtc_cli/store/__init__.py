@@ -1,0 +1,1 @@
+"""Files of compressed tokens: what `compress` leaves and `run --tokens` takes up again."""

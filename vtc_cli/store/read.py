@@ -1,0 +1,276 @@
+"""From a token file back to tables and decisions; whatever does not hold together is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.errors import StageError, TokenFileError, VtcError
+from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.store.head import FORMAT, FORMAT_VERSION, Head
+from vtc_cli.store.write import COLUMNS, ENTERING
+
+ALLOWED = "a file that `vtc compress` wrote"
+AGAIN = "compress the picture again"
+LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
+WHOLE = torch.int64
+SUM_TOLERANCE = 1e-3  # weights are float32 and were multiplied once a stage
+
+
+@dataclass(frozen=True, eq=False)
+class TokenFile:
+    """A token file after its checks.
+
+    Attributes:
+        path: the file.
+        sha256: hash of its bytes.
+        head: where the tokens come from.
+        entering: tokens at the door of the decoder.
+        final: tokens behind the last stage; `entering` itself where no stage acted in the decoder.
+        decisions: those of the prefill, in the order of `head.decisions`.
+    """
+
+    path: Path
+    sha256: str
+    head: Head
+    entering: TokenTable
+    final: TokenTable
+    decisions: tuple[Decision, ...]
+
+    def entering_on(self, device: torch.device) -> TokenTable:
+        """The tokens at the decoder's door on `device`."""
+        table = self.entering
+        moved = {name: getattr(table, name).to(device) for name in (*COLUMNS, "origin")}
+        return TokenTable(**moved, grid=table.grid)
+
+    def decisions_on(self, device: torch.device) -> tuple[Decision, ...]:
+        """The decisions of the prefill on `device`."""
+        return tuple(
+            replace(
+                decision,
+                keep=decision.keep.to(device),
+                mix=decision.mix.to(device),
+                protect=None if decision.protect is None else decision.protect.to(device),
+            )
+            for decision in self.decisions
+        )
+
+
+def read_head(path: Path) -> Head:
+    """The head of a token file, without its tensors.
+
+    Raises:
+        TokenFileError: no token file, or one of another format version.
+    """
+    return _head(_bytes(path), path)
+
+
+def read_tokens(path: Path) -> TokenFile:
+    """Read a token file and check that it is whole and agrees with itself.
+
+    Raises:
+        TokenFileError: whatever is wrong with it.
+    """
+    data = _bytes(path)
+    head = _head(data, path)
+    reader = _Reader(path, head, _tensors(data, path))
+    reader.check_order()
+    final = reader.table("")
+    if not head.decisions:
+        return TokenFile(path, _sha256(data), head, final, final, ())
+    entering = reader.table(ENTERING)
+    decisions, table = [], entering
+    for number in range(len(head.decisions)):
+        decisions.append(reader.decision(number, len(table)))
+        table = reader.applied(table, decisions[-1])
+    if not torch.equal(table.anchor, final.anchor):
+        raise reader.fault("its decisions lead to other tokens than it holds")
+    return TokenFile(path, _sha256(data), head, entering, final, tuple(decisions))
+
+
+class _Reader:
+    """Takes checked tables and decisions out of the tensors of one file."""
+
+    def __init__(self, path: Path, head: Head, tensors: Mapping[str, Tensor]) -> None:
+        self._path, self._head, self._tensors = path, head, tensors
+        self._grid = Grid(**head.grid.model_dump())
+
+    def fault(self, found: str, allowed: str = ALLOWED) -> TokenFileError:
+        """An error about this file."""
+        return TokenFileError(found, where=str(self._path), allowed=allowed, hint=AGAIN)
+
+    def check_order(self) -> None:
+        """See that the decisions belong to prefill stages and stand in the order of the layers."""
+        taken = self._head.decisions
+        known = dict(enumerate((part.stage, part.phase) for part in self._head.stages))
+        named = all(known.get(part.place) == (part.stage, "prefill") for part in taken)
+        order = [(part.layer, part.place) for part in taken]
+        if not named or any(after <= before for before, after in pairwise(order)):
+            raise self.fault("its decisions do not belong to its stages")
+
+    def table(self, prefix: str) -> TokenTable:
+        """A table from the columns of that prefix."""
+        anchor = self._take(f"{prefix}anchor", (-1,), WHOLE)
+        count, original = int(anchor.shape[0]), self._grid.tokens
+        self._within(f"{prefix}anchor", anchor, original)
+        if torch.unique(anchor).shape[0] != count:
+            raise self.fault(f"{prefix}anchor names an original token twice")
+        dtype: torch.dtype = getattr(torch, self._head.model.dtype)
+        features = self._take(f"{prefix}features", (count, -1), dtype)
+        return TokenTable(
+            features=self._finite(f"{prefix}features", features),
+            position=self._numbers(f"{prefix}position", (count, 3)),
+            span=self._take(f"{prefix}span", (count,), WHOLE),
+            frame=self._take(f"{prefix}frame", (count,), WHOLE),
+            segment=self._take(f"{prefix}segment", (count,), WHOLE),
+            size=self._numbers(f"{prefix}size", (count,)),
+            protected=self._take(f"{prefix}protected", (count,), torch.bool),
+            anchor=anchor,
+            origin=self._sparse(f"{prefix}origin.", (count, original)),
+            grid=self._grid,
+        )
+
+    def decision(self, number: int, incoming: int) -> Decision:
+        """Decision `number` of the prefill, over `incoming` rows."""
+        prefix, note = f"decision.{number}.", self._head.decisions[number].note
+        keep = self._take(f"{prefix}keep", (-1,), WHOLE)
+        self._within(f"{prefix}keep", keep, incoming)
+        mix = self._sparse(f"{prefix}mix.", (int(keep.shape[0]), incoming))
+        protect = None
+        if f"{prefix}protect" in self._tensors:
+            protect = self._take(f"{prefix}protect", tuple(keep.shape), torch.bool)
+        try:
+            return Decision(keep=keep, mix=mix, protect=protect, note=note)
+        except StageError as error:
+            raise self.fault(f"{prefix.rstrip('.')}: {error.found}") from error
+
+    def applied(self, table: TokenTable, decision: Decision) -> TokenTable:
+        """The table after a decision."""
+        try:
+            return table.apply(decision)
+        except StageError as error:
+            raise self.fault(error.found) from error
+
+    def _take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """The tensor `name`, checked; -1 in `shape` is any length."""
+        if name not in self._tensors:
+            raise self.fault(f"the tensor {name} is missing")
+        tensor = self._tensors[name]
+        fits = len(shape) == tensor.ndim and all(
+            wanted in (-1, found) for wanted, found in zip(shape, tensor.shape, strict=True)
+        )
+        if not fits or tensor.dtype != dtype:
+            found = f"{name} is {tensor.dtype} {_shown(tuple(tensor.shape))}"
+            raise self.fault(found, f"{dtype} {_shown(shape)}")
+        return tensor
+
+    def _numbers(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return self._finite(name, self._take(name, shape, torch.float32))
+
+    def _finite(self, name: str, values: Tensor) -> Tensor:
+        if not bool(torch.isfinite(values).all()):
+            raise self.fault(f"{name} with NaN or infinity", "finite values")
+        return values
+
+    def _within(self, name: str, index: Tensor, limit: int) -> None:
+        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < limit:
+            found = f"{name} reaches from {int(index.min())} to {int(index.max())}"
+            raise self.fault(found, f"0..{limit - 1}")
+
+    def _sparse(self, prefix: str, size: tuple[int, int]) -> Tensor:
+        """A coalesced (rows, columns) matrix of weights whose rows sum to 1."""
+        indices = self._take(f"{prefix}indices", (2, -1), WHOLE)
+        values = self._numbers(f"{prefix}values", (int(indices.shape[1]),))
+        for row, limit in zip(indices, size, strict=True):
+            self._within(f"{prefix}indices", row, limit)
+        sums = torch.zeros(size[0]).index_add(0, indices[0], values)
+        if not torch.allclose(sums, torch.ones_like(sums), atol=SUM_TOLERANCE):
+            raise self.fault(f"{prefix}values of a token do not sum to 1")
+        matrix = torch.sparse_coo_tensor(indices, values, size, check_invariants=True)
+        return matrix.coalesce()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except IsADirectoryError as error:
+        raise TokenFileError("a folder", where=str(path), allowed=ALLOWED) from error
+    except FileNotFoundError as error:
+        raise TokenFileError("no such file", where=str(path), allowed=ALLOWED) from error
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or error
+        raise TokenFileError(f"cannot be read: {found}", where=str(path)) from error
+
+
+def _head(data: bytes, path: Path) -> Head:
+    """The head, after the questions that decide whether the rest can be understood."""
+    metadata = _metadata(data, path)
+    if metadata.get("format") != FORMAT:
+        found = "a safetensors file without compressed tokens"
+        raise TokenFileError(found, where=str(path), allowed=ALLOWED)
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise TokenFileError(
+            f"format version {version}",
+            where=str(path),
+            allowed=f"version {FORMAT_VERSION}",
+            hint=AGAIN,
+        )
+    try:
+        return Head.from_metadata(metadata)
+    except ValueError as error:
+        found = f"its head cannot be understood: {_first_fault(error)}"
+        raise TokenFileError(found, where=str(path), allowed=ALLOWED, hint=AGAIN) from error
+
+
+def _metadata(data: bytes, path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file."""
+    length = int.from_bytes(data[:LENGTH_BYTES], "little")
+    try:
+        header = json.loads(data[LENGTH_BYTES : LENGTH_BYTES + length])
+        texts = header.get("__metadata__", {})
+        return {str(name): str(text) for name, text in texts.items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise _no_safetensors(path) from error
+
+
+def _tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise _no_safetensors(path, f": {error}") from error
+
+
+def _no_safetensors(path: Path, reason: str = "") -> VtcError:
+    found = f"no whole safetensors file{reason}"
+    return TokenFileError(found, where=str(path), allowed=ALLOWED, hint=AGAIN)
+
+
+def _first_fault(error: ValueError) -> str:
+    """What is wrong with the first field, of however many."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return " x ".join("N" if length < 0 else str(length) for length in shape)
