@@ -29,9 +29,11 @@ def render(report: CompressedReport, folder: Path, console: Console) -> None:
     parts: list[RenderableType] = [Text(line) for line in _head(report)]
     parts += ["", stage_table(tokens.original, tokens.by_stage, width), "", Text(_left(report))]
     files = report.files
-    for name in (files.tokens, files.decisions, files.overlay):
-        path = folder / name
-        parts.append(Text(f"{path}  {size(path.stat().st_size)}"))
+    sizes = [
+        f"{name} {size((folder / name).stat().st_size)}"
+        for name in (files.tokens, files.decisions, files.overlay)
+    ]
+    parts += [Text(" · ".join(sizes)), Text(f"in {folder}")]
     console.print(Padding(Group(*parts), (0, 1)), width=width, soft_wrap=False)
 
 

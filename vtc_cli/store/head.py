@@ -96,7 +96,7 @@ class GridPart(Part):
 
 
 class InputPart(Part):
-    """The picture or video that was compressed."""
+    """The picture or video that was compressed; `timestamps` are the seconds of its frames."""
 
     path: str
     kind: Literal["image", "video"]
@@ -104,6 +104,7 @@ class InputPart(Part):
     width: PositiveInt
     height: PositiveInt
     frames: PositiveInt
+    timestamps: tuple[float, ...]
 
 
 class Head(Part):

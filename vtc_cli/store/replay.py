@@ -64,7 +64,7 @@ def blank_media(file: TokenFile) -> Media:
         raise TokenFileError(found, where=str(file.path), allowed=allowed)
     return Media(
         frames=np.zeros((media.frames, media.height, media.width, 3), dtype=np.uint8),
-        timestamps=(0.0,) * media.frames,
+        timestamps=media.timestamps,
         kind=media.kind,
         path=media.path,
         sha256=media.sha256,

@@ -61,7 +61,7 @@ def make_head(trace: Trace, media: Media, origin: Origin) -> Head:
     plan, facts = trace.plan, trace.model
     names = ("id", "family", "weights", "dtype", "device", "attention")
     model = {name: getattr(facts, name) for name in names}
-    known = ("path", "kind", "sha256", "width", "height")
+    known = ("path", "kind", "sha256", "width", "height", "timestamps")
     return Head(
         vtc=__version__,
         created=origin.created,
