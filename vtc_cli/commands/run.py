@@ -15,6 +15,7 @@ from vtc_cli.commands.run_options import (
     BudgetOption,
     ExactLayersOption,
     FidelityOption,
+    HtmlOption,
     MaxTokensOption,
     MediaArgument,
     OutputFileOption,
@@ -39,6 +40,7 @@ from vtc_cli.core.errors import CheckError
 if TYPE_CHECKING:
     from vtc_cli.commands.job import Outcome
     from vtc_cli.core.media import Media
+    from vtc_cli.core.observe import Observer
     from vtc_cli.engine.session import Session
     from vtc_cli.report.result import Result
 
@@ -61,6 +63,7 @@ def run(
     repeats: RepeatsOption = 1,
     baseline: BaselineOption = False,
     overlay: OverlayOption = None,
+    html: HtmlOption = None,
     output_file: OutputFileOption = None,
     strict: StrictOption = False,
     format: FormatOption = "table",
@@ -92,6 +95,8 @@ def carry_out(options: RunOptions, output: Output) -> None:
         options.output_file.write_text(text, encoding="utf-8")
     if options.overlay is not None:
         _draw(options, media, outcome)
+    if options.html is not None:
+        _write_page(options, media, outcome, result)
     _print(result, options, output, answered=live)
     if options.strict:
         _check_idle(outcome)
@@ -121,6 +126,7 @@ def _answer(options: RunOptions, output: Output, live: bool) -> tuple[Media, Out
         Generation(options.max_new_tokens, options.temperature, options.top_p, options.seed),
         repeats=options.repeats,
         baseline=options.baseline,
+        observer=None if options.html is None else _observer(),
         show_text=_show if live else None,
     )
     if live:
@@ -143,6 +149,13 @@ def _load(options: RunOptions) -> Session:
         options.model, LoadOptions(options.device, options.dtype, options.attn)
     )
     return Session(adapter, facts)
+
+
+def _observer() -> Observer:
+    """Looks at the output of every decoder layer and at the attention that the text gives it."""
+    from vtc_cli.metrics.layers import layer_observer
+
+    return layer_observer("hidden")
 
 
 def _show(text: str) -> None:
@@ -170,6 +183,13 @@ def _draw(options: RunOptions, media: Media, outcome: Outcome) -> None:
 
     assert options.overlay is not None
     save_overlay(options.overlay, outcome.trace, media, outcome.prompt.patch_boxes)
+
+
+def _write_page(options: RunOptions, media: Media, outcome: Outcome, result: Result) -> None:
+    from vtc_cli.report.page.write import write_page
+
+    assert options.html is not None
+    write_page(options.html, result, outcome.trace, media, outcome.prompt.patch_boxes)
 
 
 def _print(result: Result, options: RunOptions, output: Output, *, answered: bool) -> None:

@@ -10,9 +10,11 @@ import typer
 
 from vtc_cli.commands.listing import Format
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.files import temporary_beside
 
 PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+PAGE_SUFFIXES = (".html", ".htm")
 
 MediaArgument = Annotated[str, typer.Argument(metavar="MEDIA", help="A picture; - reads stdin.")]
 QuestionArgument = Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask about it.")]
@@ -46,6 +48,10 @@ OverlayOption = Annotated[
     Path | None,
     typer.Option(help="Write a picture of kept and dropped patches.", rich_help_panel=REPORT),
 ]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(help="Write a page with the story of every patch.", rich_help_panel=REPORT),
+]
 OutputFileOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Also write the JSON here.", rich_help_panel=REPORT),
@@ -76,6 +82,7 @@ class RunOptions:
     repeats: int
     baseline: bool
     overlay: Path | None
+    html: Path | None
     output_file: Path | None
     strict: bool
     format: Format
@@ -95,14 +102,27 @@ class RunOptions:
             )
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
-        for flag, path in (("--output", self.output_file), ("--overlay", self.overlay)):
+        if self.output_file is not None:
+            check_writable(self.output_file, "--output")
+        for flag, path, endings in (
+            ("--overlay", self.overlay, PICTURE_SUFFIXES),
+            ("--html", self.html, PAGE_SUFFIXES),
+        ):
             if path is not None:
                 check_writable(path, flag)
-        if self.overlay is not None and self.overlay.suffix.lower() not in PICTURE_SUFFIXES:
-            raise UsageError(
-                f"--overlay {self.overlay}",
-                allowed=f"a file name ending in {', '.join(PICTURE_SUFFIXES)}",
-            )
+                check_ending(path, flag, endings)
+        if self.html is not None:
+            check_writable(temporary_beside(self.html.resolve()), "--html")
+
+
+def check_ending(path: Path, flag: str, endings: tuple[str, ...]) -> None:
+    """See that the name of `path` says what is written there.
+
+    Raises:
+        UsageError: another ending.
+    """
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{flag} {path}", allowed=f"a file name ending in {', '.join(endings)}")
 
 
 def check_writable(path: Path, flag: str) -> None:

@@ -25,11 +25,11 @@ def stage_table(result: Result, width: int) -> Table:
     first = [*names, Text(""), Text(str(original)), *_bar(original, original, bar_columns)]
     table.add_row(*first, Text(""), Text(""))
     protected = 0
-    for stage, layers in _joined(result.tokens.by_stage):
+    for stage, layers in joined_stages(result.tokens.by_stage):
         phase = [Text(stage.phase)] if wide else []
         row = [*phase, Text(short(stage.stage)), _layer(stage, layers), Text(str(stage.after))]
         row += [*_bar(stage.after, original, bar_columns)]
-        row += [_kept(stage.after, original), Text(_note(stage, protected))]
+        row += [_kept(stage.after, original), Text(stage_note(stage, protected))]
         table.add_row(*row)
         protected = stage.protected if stage.phase != "decode" else protected
     return table
@@ -74,7 +74,7 @@ def _layer(stage: StageBlock, layers: list[int]) -> Text:
     return Text(kind + places)
 
 
-def _note(stage: StageBlock, protected_before: int) -> str:
+def stage_note(stage: StageBlock, protected_before: int) -> str:
     """The stage's own words, and tokens that it protected unless the words say so."""
     marked = stage.protected - protected_before
     if stage.phase == "decode" or marked <= 0 or "protected" in stage.note:
@@ -82,7 +82,7 @@ def _note(stage: StageBlock, protected_before: int) -> str:
     return ", ".join(part for part in (stage.note, f"{marked} protected") if part)
 
 
-def _joined(stages: list[StageBlock]) -> list[tuple[StageBlock, list[int]]]:
+def joined_stages(stages: list[StageBlock]) -> list[tuple[StageBlock, list[int]]]:
     """Neighbouring decode records of one policy with equal counts become one row."""
     rows: list[tuple[StageBlock, list[int]]] = []
     for stage in stages:
