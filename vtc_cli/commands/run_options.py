@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -132,16 +133,17 @@ def check_writable(path: Path, flag: str) -> None:
         UsageError: missing or read-only folder, or `path` is a folder.
     """
     allowed = "a file in a folder that exists and can be written"
-    if path.is_dir():
+    # os.path answers False where pathlib raises, for instance for a name that is too long.
+    if os.path.isdir(path):
         raise UsageError(f"{path} is a folder", where=flag, allowed=allowed)
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(
             f"the folder {path.parent} does not exist",
             where=flag,
             allowed=allowed,
             hint=f"mkdir -p {path.parent}",
         )
-    existed = path.exists()
+    existed = os.path.exists(path)
     try:
         path.open("ab").close()
     except OSError as error:

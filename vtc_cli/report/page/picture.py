@@ -12,26 +12,38 @@ from vtc_cli.core.media import Media
 
 LARGEST_PIXELS = 1000
 LARGEST_FRAME_PIXELS = 480  # of each frame, where there are several
-JPEG_QUALITY = 88
+LARGEST_BYTES = 600_000  # of all frames together; grain and noise hardly pack
+QUALITIES = (90, 80, 65)
 
 
 def frame_uris(media: Media, frames: int) -> list[str]:
     """One data URI for each of `frames` frames of the grid."""
-    largest = LARGEST_PIXELS if frames == 1 else LARGEST_FRAME_PIXELS
-    count = media.frames.shape[0]
-    return [data_uri(media.picture(at * count // frames), largest) for at in range(frames)]
+    pixels = LARGEST_PIXELS if frames == 1 else LARGEST_FRAME_PIXELS
+    room, count = LARGEST_BYTES // frames, media.frames.shape[0]
+    return [data_uri(media.picture(at * count // frames), pixels, room) for at in range(frames)]
 
 
-def data_uri(picture: Any, largest: int = LARGEST_PIXELS) -> str:
-    """A Pillow picture, scaled down to `largest` pixels, as PNG or JPEG, whichever is smaller."""
-    scale = min(1.0, largest / max(picture.size))
-    if scale < 1.0:
-        size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    png = _encoded(picture, "PNG", optimize=True)
-    jpeg = _encoded(picture, "JPEG", quality=JPEG_QUALITY, optimize=True, subsampling=0)
-    kind, content = ("png", png) if len(png) <= len(jpeg) else ("jpeg", jpeg)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def data_uri(picture: Any, pixels: int = LARGEST_PIXELS, room_bytes: int = LARGEST_BYTES) -> str:
+    """A Pillow picture as PNG or JPEG, whichever is smaller.
+
+    It is scaled down to `pixels` on its longer side, and further only if even a coarse JPEG of it
+    needs more than `room_bytes`.
+    """
+    picture = _scaled(picture, min(1.0, pixels / max(picture.size)))
+    packed = [("png", _encoded(picture, "PNG", optimize=True))]
+    for quality in QUALITIES:
+        packed.append(("jpeg", _encoded(picture, "JPEG", quality=quality)))
+        kind, content = min(packed, key=lambda one: len(one[1]))
+        if len(content) <= room_bytes or max(picture.size) == 1:
+            return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return data_uri(picture, max(picture.size) * 3 // 4, room_bytes)
+
+
+def _scaled(picture: Any, scale: float) -> Any:
+    if scale == 1.0:
+        return picture
+    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _encoded(picture: Any, kind: str, **options: Any) -> bytes:

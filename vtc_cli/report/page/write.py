@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import shlex
 from importlib.resources import files
 from pathlib import Path
@@ -58,7 +59,7 @@ def page_text(
     result: BaseModel, trace: Trace, media: Media, patch_boxes: NDArray[np.float64]
 ) -> str:
     """The page as `write_page` writes it."""
-    document = result.model_dump(mode="json")
+    document = json.loads(result.model_dump_json())  # what is no number becomes null
     style = _asset("page.css")
     script = "\n".join(_asset(name) for name in SCRIPTS)
     return Template(_asset("page.html")).substitute(

@@ -12,8 +12,10 @@ class PatchGrid {
     this.partners = svg("g", { "aria-hidden": "true" });
     const parts = [this.back, this.lattice(), this.marks, this.lines, this.partners, this.gridCells()];
     this.panel = svg("svg", { class: "panel", viewBox: VIEW.join(" ") }, ...parts);
+    // Listeners stand on a wrapper: an svg that listens to focus would be a tab stop itself.
+    this.element = html("div", {}, this.panel);
     this.listen();
-    host.replaceChildren(this.panel);
+    host.replaceChildren(this.element);
     this.drawMarks();
     this.makeCurrent(this.first());
   }
@@ -64,19 +66,19 @@ class PatchGrid {
       const found = event.target.dataset?.patch;
       return found === undefined ? null : Number(found);
     };
-    this.panel.addEventListener("pointerover", (event) => {
+    this.element.addEventListener("pointerover", (event) => {
       if (event.pointerType !== "touch") this.choose(patchAt(event), "hover");
     });
-    this.panel.addEventListener("pointerleave", () => this.choose(null, "hover"));
-    this.panel.addEventListener("click", (event) => {
+    this.element.addEventListener("pointerleave", () => this.choose(null, "hover"));
+    this.element.addEventListener("click", (event) => {
       const patch = patchAt(event);
       if (patch !== null) this.choose(patch, "click");
     });
-    this.panel.addEventListener("focusin", (event) => {
+    this.element.addEventListener("focusin", (event) => {
       const patch = patchAt(event);
       if (patch !== null && event.target.matches(":focus-visible")) this.choose(patch, "focus");
     });
-    this.panel.addEventListener("keydown", (event) => this.press(event, patchAt(event)));
+    this.element.addEventListener("keydown", (event) => this.press(event, patchAt(event)));
   }
 
   press(event, patch) {
