@@ -407,6 +407,7 @@ def test_decisions_alone_make_a_page(browser: Browser, folder: Path) -> None:
     opened(browser, folder, run)
     browser.hover(patch(46))
     assert browser.text("#story .merged .deed span") == "merged with 4 patches into token 0"
+    assert browser.text("#seen-text").startswith(f"Would be seen by layers 0{TO}3 as itself")
     assert browser.text("#cached-text") == "The run stopped before its caches were full."
     assert browser.count("#cached-strip") == 0 and browser.count(".chart") == 0
     assert browser.text("#curves") == (
@@ -491,3 +492,28 @@ def test_a_served_page_asks_for_itself_only(browser: Browser, tmp_path: Path) ->
     assert asked == ["/page.html"]
     assert browser.count(".patch") == 48
     assert browser.logs() == []
+
+
+def test_roles_and_names_are_there_for_whoever_listens(browser: Browser, folder: Path) -> None:
+    """As the browser hands them to a screen reader."""
+    opened(browser, folder, runs.eventful())
+    nodes = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in browser.command("Accessibility.getFullAXTree")["nodes"]
+        if not node["ignored"]
+    ]
+    roles = [role for role, _ in nodes]
+    assert ("grid", "6 rows of 8 patches") in nodes
+    assert roles.count("row") >= 6 and roles.count("gridcell") == 48
+    assert ("gridcell", "patch 9, row 1, column 1") in nodes
+    assert ("radio", "mark projected 45 tokens") in nodes and roles.count("radio") == 5
+    sliders = [name for role, name in nodes if role == "slider"]
+    assert sliders == [
+        "visual tokens by decoder layer",
+        "effective rank by decoder layer",
+        "attention on visual tokens by decoder layer",
+    ]
+    headings = [name for role, name in nodes if role == "heading"]
+    assert headings[:2] == ["is it there?", "Patches, stage by stage"]
+    regions = {name for role, name in nodes if role == "region"}
+    assert {"The layers", "What each stage did and cost"} <= regions

@@ -8,6 +8,7 @@ const RANKS = [
 ];
 const MARGIN = { left: 44, right: 78, top: 15, bottom: 22 };
 const HEIGHT = 132;
+const NARROWEST = 240;
 
 /** About four round values from 0 to at least `highest`. */
 function ticks(highest) {
@@ -45,7 +46,7 @@ class Chart {
   }
 
   draw() {
-    const width = this.element.clientWidth || 320;
+    const width = Math.max(this.element.clientWidth, NARROWEST);
     const right = this.lines().length > 1 ? MARGIN.right : 12;
     const highest = Math.max(...this.lines().flatMap(({ values }) => values));
     const marks = ticks(highest);

@@ -101,7 +101,8 @@ function deeds(patch) {
 
 /** Which layers see the patch, and which caches hold it. */
 function strips(patch) {
-  const parts = [strip("decoder layers that see it", seenBy(patch), "seen"), html("p", { id: "seen-text" }, seenText(patch))];
+  const title = `decoder layers that ${decoder.ran ? "see" : "would see"} it`;
+  const parts = [strip(title, seenBy(patch), "seen"), html("p", { id: "seen-text" }, seenText(patch))];
   if (decoder.ran && decoder.caches) {
     const when = decoder.caches.repeated ? "after the last answer token" : `after ${decoder.caches.policies.join(", ")}`;
     parts.push(strip(`caches ${when}`, cachedIn(patch), "cached"));

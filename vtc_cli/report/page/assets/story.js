@@ -100,7 +100,8 @@ function seenText(patch) {
   const parts = [];
   if (own.length) parts.push(`by ${layerWords(own)} as itself`);
   if (merged.length) parts.push(`by ${layerWords(merged)} inside a merged token`);
-  return parts.length ? `Seen ${parts.join(", ")}.` : "Seen by no layer.";
+  const seen = decoder.ran ? "Seen" : "Would be seen"; // layers behind the last stage did not run
+  return `${seen} ${parts.join(", ") || "by no layer"}.`;
 }
 
 function cachedText(patch) {
