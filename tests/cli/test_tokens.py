@@ -209,6 +209,7 @@ REFUSED = {
     "exact layers": (["{tokens}", "--exact-layers"], "--exact-layers beside --tokens"),
     "baseline": (["{tokens}", "--baseline"], "--baseline beside --tokens"),
     "overlay": (["{tokens}", "--overlay", "x.png"], "--overlay beside --tokens"),
+    "html": (["{tokens}", "--html", "x.html"], "--html beside --tokens"),
     "empty question": (["{tokens}", " "], "the question is empty"),
     "another recipe": (["{tokens}", "-r", "tokencarve"], "tokencarve is not the recipe"),
     "an unknown recipe": (["{tokens}", "-r", "nothing"], "no recipe is called"),

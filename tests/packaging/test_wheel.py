@@ -54,6 +54,8 @@ def test_the_wheel_holds_what_it_needs_and_no_more(wheel: Path) -> None:
     shipped = {f"vtc_cli/_data/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml")}
     assert shipped <= set(names)
     assert "vtc_cli/assets/tiny/model.safetensors" in names
+    page = (ROOT / "vtc_cli" / "report" / "page" / "assets").iterdir()
+    assert {f"vtc_cli/report/page/assets/{path.name}" for path in page} <= set(names)
     assert not [name for name in names if name.startswith(("training", "tests"))]
     assert wheel.stat().st_size < 24_000_000
 
@@ -72,7 +74,10 @@ def test_the_installed_wheel_answers_from_elsewhere(installed: Path, tmp_path: P
     assert found.startswith(str(installed))
     sample = installed / "vtc_cli" / "_data" / "samples" / "gradient.png"
     question = ["what is the blue shape?", "--recipe", "mustdrop", "--json"]
-    result = json.loads(call(installed, tmp_path, "run", str(sample), *question))
+    page = tmp_path / "page.html"
+    text = call(installed, tmp_path, "run", str(sample), *question, "--html", str(page))
+    result = json.loads(text)
+    assert page.read_text(encoding="utf-8").count("class PatchGrid") == 1
     assert result["model"]["id"] == "tiny"
     assert result["model"]["weights"] == "trained"
     assert result["tokens"]["original"] == 576

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vtc_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from vtc_cli.core.media import Media
+    from vtc_cli.core.observe import Observer
     from vtc_cli.core.plan import Fidelity, Plan
     from vtc_cli.core.trace import Trace
     from vtc_cli.engine.decode import Generation
@@ -132,9 +133,14 @@ def do_job(
     *,
     repeats: int = 1,
     baseline: bool = False,
+    observer: Observer | None = None,
     show_text: ShowText | None = None,
 ) -> Outcome:
-    """Answer one question and, with `baseline`, let the full model answer beside it."""
+    """Answer one question and, with `baseline`, let the full model answer beside it.
+
+    With an `observer` each of them is looked at in a pass of its own, so that no time or memory
+    that is reported comes from a pass under observation.
+    """
     prompt = session.adapter.prepare(media, question)
     plan = make_plan(session, prompt, recipe, options)
     if baseline:
@@ -148,12 +154,14 @@ def do_job(
         capture=baseline,
     )
     trace.warnings.extend(media.warnings)
+    trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
         return Outcome(trace, prompt)
     from vtc_cli.core.plan import Plan
 
     full_plan = Plan("full")
     full = session.run(prompt, full_plan, generation, repeats=repeats, capture=True)
+    full.observed = _observed(session, prompt, full_plan, generation.seed, observer)
     nll = tuple(
         _answer_nll(session, prompt, each, full.answer_ids, generation.seed)
         for each in (plan, full_plan)
@@ -169,6 +177,18 @@ def _answer_nll(
 
     _, logits = session.follow(prompt, plan, answer_ids, seed=seed)
     return answer_nll(logits, answer_ids)
+
+
+def _observed(
+    session: Session, prompt: Prompt, plan: Plan, seed: int, observer: Observer | None
+) -> list[Any]:
+    """What the observer keeps of the prefill under `plan`; one answer token ends the pass."""
+    if observer is None:
+        return []
+    from vtc_cli.engine.decode import Generation
+
+    one = Generation(max_new_tokens=1, seed=seed)
+    return session.run(prompt, plan, one, observer=observer).observed
 
 
 def stream(session: Session, show_text: ShowText | None) -> Callable[[list[int]], None] | None:

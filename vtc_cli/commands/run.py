@@ -15,6 +15,7 @@ from vtc_cli.commands.run_options import (
     BudgetOption,
     ExactLayersOption,
     FidelityOption,
+    HtmlOption,
     MaxTokensOption,
     MediaArgument,
     OutputFileOption,
@@ -40,6 +41,7 @@ from vtc_cli.core.errors import CheckError
 
 if TYPE_CHECKING:
     from vtc_cli.commands.job import Answered, Outcome, ShowText
+    from vtc_cli.core.observe import Observer
     from vtc_cli.report.result import Result
 
 
@@ -62,6 +64,7 @@ def run(
     repeats: RepeatsOption = 1,
     baseline: BaselineOption = False,
     overlay: OverlayOption = None,
+    html: HtmlOption = None,
     output_file: OutputFileOption = None,
     strict: StrictOption = False,
     format: FormatOption = "table",
@@ -95,6 +98,8 @@ def carry_out(options: RunOptions, output: Output) -> None:
         options.output_file.write_text(text, encoding="utf-8")
     if options.overlay is not None:
         _draw(options.overlay, answered)
+    if options.html is not None:
+        _write_page(options.html, answered, result)
     _print(result, options, output, answered=live)
     if options.strict:
         _check_idle(answered.outcome)
@@ -139,9 +144,17 @@ def _answer_about_media(
         Generation(options.max_new_tokens, options.temperature, options.top_p, options.seed),
         repeats=options.repeats,
         baseline=options.baseline,
+        observer=None if options.html is None else _observer(),
         show_text=show_text,
     )
     return Answered(media, options.question, outcome)
+
+
+def _observer() -> Observer:
+    """Looks at the output of every decoder layer and at the attention that the text gives it."""
+    from vtc_cli.metrics.layers import layer_observer
+
+    return layer_observer("hidden")
 
 
 def _show(text: str) -> None:
@@ -171,6 +184,13 @@ def _draw(path: Path, answered: Answered) -> None:
 
     outcome = answered.outcome
     save_overlay(path, outcome.trace, answered.media, outcome.prompt.patch_boxes)
+
+
+def _write_page(path: Path, answered: Answered, result: Result) -> None:
+    from vtc_cli.report.page.write import write_page
+
+    outcome = answered.outcome
+    write_page(path, result, outcome.trace, answered.media, outcome.prompt.patch_boxes)
 
 
 def _print(result: Result, options: RunOptions, output: Output, *, answered: bool) -> None:

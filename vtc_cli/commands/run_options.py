@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +11,11 @@ import typer
 
 from vtc_cli.commands.listing import Format
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.files import temporary_beside
 
 PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+PAGE_SUFFIXES = (".html", ".htm")
 
 MediaArgument = Annotated[
     str | None, typer.Argument(metavar="MEDIA", help="A picture; - reads stdin.")
@@ -54,6 +57,10 @@ OverlayOption = Annotated[
     Path | None,
     typer.Option(help="Write a picture of kept and dropped patches.", rich_help_panel=REPORT),
 ]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(help="Write a page with the story of every patch.", rich_help_panel=REPORT),
+]
 OutputFileOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Also write the JSON here.", rich_help_panel=REPORT),
@@ -90,6 +97,7 @@ class RunOptions:
     repeats: int
     baseline: bool
     overlay: Path | None
+    html: Path | None
     output_file: Path | None
     strict: bool
     format: Format
@@ -111,14 +119,17 @@ class RunOptions:
             )
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
-        for flag, path in (("--output", self.output_file), ("--overlay", self.overlay)):
+        if self.output_file is not None:
+            check_writable(self.output_file, "--output")
+        for flag, path, endings in (
+            ("--overlay", self.overlay, PICTURE_SUFFIXES),
+            ("--html", self.html, PAGE_SUFFIXES),
+        ):
             if path is not None:
                 check_writable(path, flag)
-        if self.overlay is not None and self.overlay.suffix.lower() not in PICTURE_SUFFIXES:
-            raise UsageError(
-                f"--overlay {self.overlay}",
-                allowed=f"a file name ending in {', '.join(PICTURE_SUFFIXES)}",
-            )
+                check_ending(path, flag, endings)
+        if self.html is not None:
+            check_writable(temporary_beside(self.html.resolve()), "--html")
 
     def _check_beside_tokens(self) -> None:
         """Refuse what a file of tokens has settled, and what would need the picture."""
@@ -129,13 +140,24 @@ class RunOptions:
                 allowed="the plan that the tokens were compressed under",
                 hint=f"compress the picture again with {settled[name]}",
             )
-        for flag, wanted in (("--baseline", self.baseline), ("--overlay", self.overlay)):
+        pictures = {"--baseline": self.baseline, "--overlay": self.overlay, "--html": self.html}
+        for flag, wanted in pictures.items():
             if wanted:
                 raise UsageError(
                     f"{flag} beside --tokens",
                     allowed=f"{flag} with a picture: a token file does not hold one",
                     hint=f'vtc run picture.png "what is in the picture?" {flag}',
                 )
+
+
+def check_ending(path: Path, flag: str, endings: tuple[str, ...]) -> None:
+    """See that the name of `path` says what is written there.
+
+    Raises:
+        UsageError: another ending.
+    """
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{flag} {path}", allowed=f"a file name ending in {', '.join(endings)}")
 
 
 def placed(media: str | None, question: str | None, tokens: Path | None) -> tuple[str, str]:
@@ -172,16 +194,17 @@ def check_writable(path: Path, flag: str) -> None:
         UsageError: missing or read-only folder, or `path` is a folder.
     """
     allowed = "a file in a folder that exists and can be written"
-    if path.is_dir():
+    # os.path answers False where pathlib raises, for instance for a name that is too long.
+    if os.path.isdir(path):
         raise UsageError(f"{path} is a folder", where=flag, allowed=allowed)
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(
             f"the folder {path.parent} does not exist",
             where=flag,
             allowed=allowed,
             hint=f"mkdir -p {path.parent}",
         )
-    existed = path.exists()
+    existed = os.path.exists(path)
     try:
         path.open("ab").close()
     except OSError as error:

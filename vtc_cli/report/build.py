@@ -198,7 +198,11 @@ def _part(times: Latency, name: str, field: str) -> float | None:
 
 def _baseline(trace: Trace, full: Trace, nll: tuple[float, float] | None) -> BaselineBlock:
     return BaselineBlock.model_validate(
-        {**_measured(full), "fidelity": _fidelity(trace, full, nll)}
+        {
+            **_measured(full),
+            "information": _information(full, None),
+            "fidelity": _fidelity(trace, full, nll),
+        }
     )
 
 

@@ -19,24 +19,26 @@ def comparison_table(result: Result, width: int) -> Table:
     for title in ("full", "compressed", "ratio"):
         table.add_column(title, justify="right", no_wrap=True)
     if width >= ROOM_FOR_NOTES:
-        table.add_column(_spread_title(result.time_ms), overflow="fold")
-    for row in _rows(result):
+        table.add_column(spread_title(result.time_ms), overflow="fold")
+    for row in comparison_rows(result):
         table.add_row(*(Text(cell) for cell in row[: len(table.columns)]))
     return table
 
 
-def _rows(result: Result) -> list[Row]:
+def comparison_rows(result: Result) -> list[Row]:
+    """Name, full model, compressed, ratio and a note of every figure that was measured."""
     measured = [*_operations(result), *_cache(result), *_times(result), *_memory(result)]
     return [*measured, *_information(result)]
 
 
 def _information(result: Result) -> list[Row]:
-    if result.information is None:
-        return []
     kept = result.information
+    named = (
+        ("energy kept", kept and kept.energy_kept, "in the span of the kept tokens"),
+        ("ICS kept", kept and kept.ics_kept, "of the tokens that live on"),
+    )
     return [
-        ("energy kept", "1.00", f"{kept.energy_kept:.2f}", "", "in the span of the kept tokens"),
-        ("ICS kept", "1.00", f"{kept.ics_kept:.2f}", "", "of the tokens that live on"),
+        (name, "1.00", f"{share:.2f}", "", note) for name, share, note in named if share is not None
     ]
 
 
@@ -109,7 +111,8 @@ def _share(value: float) -> str:
     return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"
 
 
-def _spread_title(times: TimeBlock | None) -> str:
+def spread_title(times: TimeBlock | None) -> str:
+    """What the spreads are and over how many passes; empty for one pass."""
     if times is None or times.spread is None:
         return ""
     kind = "half IQR" if times.spread.kind == "half_iqr" else "half range"

@@ -38,11 +38,11 @@ def stage_table(
         row = [Text("(file)"), *blank, Text(""), Text(str(entering))]
         row += [*_bar(entering, original, bar_columns), _kept(entering, original)]
         table.add_row(*row, Text(f"{protected} protected" if protected else ""))
-    for stage, layers in _joined(stages):
+    for stage, layers in joined_stages(stages):
         phase = [Text(stage.phase)] if wide else []
         row = [*phase, Text(short(stage.stage)), _layer(stage, layers), Text(str(stage.after))]
         row += [*_bar(stage.after, original, bar_columns)]
-        row += [_kept(stage.after, original), Text(_note(stage, protected))]
+        row += [_kept(stage.after, original), Text(stage_note(stage, protected))]
         table.add_row(*row)
         protected = stage.protected if stage.phase != "decode" else protected
     return table
@@ -87,7 +87,7 @@ def _layer(stage: StageBlock, layers: list[int]) -> Text:
     return Text(kind + places)
 
 
-def _note(stage: StageBlock, protected_before: int) -> str:
+def stage_note(stage: StageBlock, protected_before: int) -> str:
     """The stage's own words, and tokens that it protected unless the words say so."""
     marked = stage.protected - protected_before
     if stage.phase == "decode" or marked <= 0 or "protected" in stage.note:
@@ -95,7 +95,7 @@ def _note(stage: StageBlock, protected_before: int) -> str:
     return ", ".join(part for part in (stage.note, f"{marked} protected") if part)
 
 
-def _joined(stages: list[StageBlock]) -> list[tuple[StageBlock, list[int]]]:
+def joined_stages(stages: list[StageBlock]) -> list[tuple[StageBlock, list[int]]]:
     """Neighbouring decode records of one policy with equal counts become one row."""
     rows: list[tuple[StageBlock, list[int]]] = []
     for stage in stages:

@@ -55,7 +55,7 @@ def _header(result: Result, width: int) -> RenderableType:
     if result.tokens_file is not None:
         source = f"{result.tokens_file.path}, tokens of {source}"
     right = f'{source} · "{media.question}"'
-    rows = [left, right, f"{result.recipe.name} · {_budget(result)}", _positions(result)]
+    rows = [left, right, f"{result.recipe.name} · {budget_line(result)}", _positions(result)]
     longest = max(len(rows[0]), len(rows[2])) + max(len(rows[1]), len(rows[3]))
     if longest + 5 > width:
         return Group(*(Text(row) for row in rows))
@@ -65,7 +65,8 @@ def _header(result: Result, width: int) -> RenderableType:
     return grid
 
 
-def _budget(result: Result) -> str:
+def budget_line(result: Result) -> str:
+    """Requested and achieved budget with the other counts."""
     tokens = result.tokens
     counts = f"{tokens.entering} entering, {tokens.final} final"
     if tokens.requested is None or tokens.gap is None:
@@ -89,13 +90,13 @@ def _closing(result: Result) -> list[RenderableType]:
     """Fidelity, verdict and warnings."""
     lines: list[RenderableType] = []
     if result.baseline is not None:
-        lines.append(Text(_fidelity(result, result.baseline.fidelity)))
+        lines.append(Text(fidelity_line(result, result.baseline.fidelity)))
     lines.append(Text(result.verdict, style="bold"))
     lines += [Text(f"warning: {warning}", style="yellow") for warning in result.warnings]
     return lines
 
 
-def _fidelity(result: Result, fidelity: FidelityBlock) -> str:
+def fidelity_line(result: Result, fidelity: FidelityBlock) -> str:
     """How close the answer is; of random weights only the distance of distributions is said."""
     parts = [] if result.model.weights == "random" else [_answer_change(result, fidelity)]
     if fidelity.kl_first_token is not None:

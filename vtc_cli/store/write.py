@@ -13,6 +13,7 @@ from torch import Tensor
 from vtc_cli import __version__
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import VtcError
+from vtc_cli.core.files import temporary_beside
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
@@ -122,7 +123,7 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
     Raises:
         VtcError: something cannot be written; while there is no room for all, nothing changes.
     """
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
+    parts = {path: temporary_beside(path) for path in files}
     try:
         for path, data in files.items():
             _write_through(parts[path], data)
