@@ -29,7 +29,7 @@ MINUTES = {
     "settle": 3.0,
     "naming": 2.5,
     "language144": 32.5,
-    "language576": 19.0,
+    "language576": 62.0,
 }
 WHOLE = LanguageShape(pooled=False, rows=12, length=125)
 
