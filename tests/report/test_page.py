@@ -449,6 +449,10 @@ def test_patches_outside_the_picture_say_so(browser: Browser, folder: Path) -> N
         browser.hover(patch(number))
         assert words in browser.text("#story-title")
     assert "padding" in browser.text("#legend")
+    opened(browser, folder, replace(run, boxes=run.boxes * [2, 1, 2, 1] - [60, 0, 60, 0]))
+    for number, words in ((1, "outside the picture (padding)"), (2, "column 2"), (6, "(padding)")):
+        browser.hover(patch(number))
+        assert browser.text("#story-title").endswith(words)
     opened(browser, folder, run)
     assert "padding" not in browser.text("#legend")
     unseen = "return document.querySelector('.panel .unseen').getAttribute('d')"

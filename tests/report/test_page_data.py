@@ -49,6 +49,18 @@ def test_steps_follow_the_decisions() -> None:
     assert steps[2]["protected"] and steps[4]["protected"]
 
 
+def test_protection_stays_when_more_is_protected() -> None:
+    """A second stage that protects other rows takes nothing from the first."""
+    story = runs.Story(Grid(1, 1, 4))
+    for row in (0, 2):
+        marks = torch.arange(4) == row
+        decision = Decision.identity(4, torch.device("cpu"), protect=marks)
+        story.apply("toy.mark", "prefill", row, decision)
+    steps = page_steps(runs.told(Grid(1, 1, 4), story.records, 3, runs.noise()).trace)
+    assert [step["protected"] for step in steps] == [[], [0], [0, 2]]
+    assert [record.protected_tokens for record in story.records] == [1, 2]
+
+
 def test_scores_are_ranked_with_ties_and_gaps() -> None:
     """Equal scores share the better rank; what is no number has none and breaks no JSON."""
     assert score_ranks(torch.tensor([0.5, 2.0, 0.5, -1.0])).tolist() == [2, 1, 2, 4]
@@ -158,6 +170,7 @@ def test_the_page_asks_for_nothing_from_elsewhere() -> None:
         re.findall(r"(?:https?:)?//[\w.-]+\w[^\s\"'<)]*", re.sub(r"data:[^\"]*", "", page))
     )
     assert {one for one in addresses if "." in one.split("/")[2]} == {"http://www.w3.org/2000/svg"}
+    assert '<link rel="icon" href="data:,">' in page  # or a browser asks the server for one
     assert "default-src 'none'" in page and "@import" not in page and "url(" in page
     assert set(re.findall(r"url\(([^)]*)\)", page)) >= {"#hatch"}
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
