@@ -3,6 +3,7 @@
 # Run: make pictures
 set -eu
 VTC="${VTC:-vtc}"
+PYTHON="${PYTHON:-python}"
 PICTURE=samples/gradient.png
 QUESTION="what is the blue shape?"
 
@@ -12,3 +13,10 @@ $VTC analyze "$PICTURE" "$QUESTION" --curve heads --plot docs/heads.png -q > /de
 $VTC analyze --curve tokens --data samples/eval/items.jsonl --points 576,192,128,64,32,16,8 \
   --select tokencarve --select attention --select uniform --select random \
   --plot docs/tokens.png --output docs/tokens.json > docs/tokens.txt
+
+if command -v chromedriver > /dev/null; then  # Debian: chromium, chromium-driver
+  page=$(mktemp --suffix=.html)
+  $VTC run --recipe mustdrop "$PICTURE" "$QUESTION" --budget 64 --baseline --html "$page" -q > /dev/null
+  $PYTHON docs/page_picture.py "$page" docs/page.png
+  rm "$page"
+fi
