@@ -24,7 +24,7 @@ OptionalMedia = Annotated[
     str | None, typer.Argument(metavar="MEDIA", help="A picture; - reads stdin.")
 ]
 OptionalQuestion = Annotated[
-    str | None, typer.Argument(metavar="[QUESTION]", help="What to ask about it.")
+    str | None, typer.Argument(metavar="QUESTION", help="What to ask about it.")
 ]
 CurveOption = Annotated[
     Curve, typer.Option(help="What runs along the x axis.", rich_help_panel=CURVE)
