@@ -24,11 +24,11 @@ class Chart {
   constructor({ name, title, about, select }, chooseLayer) {
     Object.assign(this, { name, chooseLayer, bands: [], layer: null });
     this.title = title;
-    this.readout = html("output", { class: "readout" });
+    this.readout = html("p", { class: "readout" });
     this.about = html("p", { class: "about" }, about);
-    const heading = html("div", { class: "chart-head" }, select ?? html("h3", {}, title), this.readout);
+    const heading = html("div", { class: "chart-head" }, select ?? html("h3", {}, title), this.about);
     this.drawn = svg("svg", { class: "chart", tabindex: 0, role: "slider", "aria-valuemin": 0 });
-    this.element = html("figure", {}, heading, this.about, this.drawn);
+    this.element = html("figure", {}, heading, this.readout, this.drawn);
     this.listen();
   }
 
