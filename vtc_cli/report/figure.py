@@ -95,6 +95,7 @@ def _x_axis(axes: Any, panel: Panel) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
         return
     axes.set_xscale("log", base=2)
+    axes.invert_xaxis()  # lines that begin together at all tokens part towards their names
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
@@ -113,12 +114,13 @@ def _line(axes: Any, series: Series, number: int) -> None:
 
 def _label_ends(axes: Any, panel: Panel) -> None:
     """Names at the right ends of the lines, pushed apart where ends lie close together."""
+    rightmost = min if panel.log else max
     if len(panel.series) < 2:
         return
     ends = []
     for number, series in enumerate(panel.series):
         if series.x:
-            last = max(range(len(series.x)), key=series.x.__getitem__)
+            last = rightmost(range(len(series.x)), key=series.x.__getitem__)
             ends.append((series.y[last], series.x[last], number))
     heights = _spread([y for y, _, _ in sorted(ends)], _label_height(axes))
     for height, (y, x, number) in zip(heights, sorted(ends), strict=True):
