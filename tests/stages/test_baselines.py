@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.recipe.test_resolve import plan
 from tests.stages.support import noise, signals, table
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.tokens import Grid
@@ -101,3 +102,14 @@ def test_a_budget_rules_the_counts(stage: Any) -> None:
         tokens = tokens.apply(stage.decide(tokens, view))
         counts.append(len(tokens))
     assert abs(budget.average(counts) - 100) <= 0.5
+
+
+@pytest.mark.parametrize("name", ["random", "uniform"])
+@pytest.mark.parametrize("depth", [6, 12, 32, 80])
+def test_the_recipes_act_at_the_door_of_a_decoder_of_any_depth(name: str, depth: int) -> None:
+    planned = plan(name, llm=depth, budget="default")
+    assert planned.prefill[0].stage.layers == (0,)
+    budget = planned.budget
+    assert budget is not None
+    assert budget.schedule(576, 0) == (192,)
+    assert budget.average([576, 192]) == 192
