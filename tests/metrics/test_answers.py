@@ -85,29 +85,12 @@ def test_rules(rule: Rule, answer: str, expected: str, right: bool) -> None:
 @pytest.mark.parametrize("value", range(100))
 def test_numbers_below_a_hundred_are_read_as_words(value: int) -> None:
     """Words by a table of its own: tens and units written out."""
-    ones = [
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirteen",
-        "fourteen",
-        "fifteen",
-        "sixteen",
-        "seventeen",
-        "eighteen",
-        "nineteen",
-    ]
-    tens = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+    ones = (
+        *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+        *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"),
+        *("eighteen", "nineteen"),
+    )
+    tens = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
     high, low = divmod(value, 10)
     word = ones[value] if value < 20 else tens[high - 2] + (f"-{ones[low]}" if low else "")
     for text in (word, word.replace("-", " "), word.capitalize(), f"the {word} birds"):
