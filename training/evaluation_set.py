@@ -1,7 +1,8 @@
 """Makes the evaluation set in the box, `samples/eval`: `python -m training.evaluation_set`.
 
 400 questions, 50 of every category, each on a picture of its own, from a range of seeds that is
-used for nothing else. No item is chosen by how any model answers it.
+used for nothing else. No item is chosen by how any model answers it. The categories take turns, so
+that the first items of the file, too, are of all kinds.
 """
 
 from __future__ import annotations
@@ -31,8 +32,14 @@ class EvaluationItem:
     question: Question
 
 
-def evaluation_items() -> Iterator[EvaluationItem]:
-    """Yield the items in order; a scene without a question of the category is passed over."""
+def evaluation_items() -> list[EvaluationItem]:
+    """Return the items in the order of the file: one of each category, then the next of each."""
+    made = list(_by_category())
+    return sorted(made, key=lambda item: item.name.rpartition("-")[2])
+
+
+def _by_category() -> Iterator[EvaluationItem]:
+    """Yield category after category; a scene without a question of that kind is passed over."""
     rng, seeds = random.Random(EVALUATION_SEEDS.start), iter(EVALUATION_SEEDS)
     for category in CATEGORIES:
         left = EACH

@@ -216,9 +216,9 @@ def test_a_sweep_point_is_the_run_of_that_selection(
 
 def test_data_sets_information_against_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
     items = Path(__file__).parents[2] / "samples" / "eval" / "items.jsonl"
-    arguments = ["--data", str(items), "--limit", "4", "--curve", "tokens", "--points", "576,8"]
+    arguments = ["--data", str(items), "--limit", "8", "--curve", "tokens", "--points", "576,8"]
     found = analysis([*arguments, "-q"], capsys)
-    assert found["data"]["items"] == found["data"]["answered"] == 4  # type: ignore[index]
+    assert found["data"]["items"] == found["data"]["answered"] == 8  # type: ignore[index]
     full, few = found["sweeps"][0]["points"]  # type: ignore[index]
     assert full["correct"] > few["correct"]
     assert full["correct_low"] < full["correct"] <= full["correct_high"] == 1.0

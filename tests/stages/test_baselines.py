@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.recipe.test_resolve import plan
 from tests.stages.support import noise, signals, table
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.tokens import Grid
@@ -39,6 +40,31 @@ def test_every_part_of_the_picture_gets_its_share(count: int) -> None:
     for axis in (1, 2):
         half = int((chosen[:, axis] < 12).sum())
         assert abs(half - count / 2) <= max(1, count**0.5)
+
+
+def test_no_part_of_the_picture_is_far_from_a_kept_token() -> None:
+    """Cells of N / n tokens are sqrt(N / n) wide: no token lies further than that from the next."""
+    position = places(24, 24)
+    for count in range(1, 576, 5):
+        kept = position[evenly_spread(position, GRID, count)]
+        nearest = torch.cdist(position, kept).amin(dim=1)
+        assert float(nearest.max()) <= max((576 / count) ** 0.5, 1.0) + 1e-6, count
+
+
+@pytest.mark.parametrize("count", [1, 9, 25])
+def test_kept_tokens_lie_in_the_middle_of_their_cells(count: int) -> None:
+    position = places(15, 15)
+    kept = position[evenly_spread(position, Grid(1, 15, 15), count)]
+    assert kept.mean(dim=0).tolist() == [0.0, 7.0, 7.0]
+
+
+def test_an_empty_half_is_left_alone_and_the_other_is_covered() -> None:
+    position = places(24, 24)
+    position = position[position[:, 2] >= 12]
+    for count in (8, 32, 72, 100):
+        kept = position[evenly_spread(position, GRID, count)]
+        nearest = torch.cdist(position, kept).amin(dim=1)
+        assert float(nearest.max()) <= (288 / count) ** 0.5 + 1e-6, count
 
 
 def test_holes_and_odd_shapes_never_repeat_a_token() -> None:
@@ -101,3 +127,14 @@ def test_a_budget_rules_the_counts(stage: Any) -> None:
         tokens = tokens.apply(stage.decide(tokens, view))
         counts.append(len(tokens))
     assert abs(budget.average(counts) - 100) <= 0.5
+
+
+@pytest.mark.parametrize("name", ["random", "uniform"])
+@pytest.mark.parametrize("depth", [6, 12, 32, 80])
+def test_the_recipes_act_at_the_door_of_a_decoder_of_any_depth(name: str, depth: int) -> None:
+    planned = plan(name, llm=depth, budget="default")
+    assert planned.prefill[0].stage.layers == (0,)
+    budget = planned.budget
+    assert budget is not None
+    assert budget.schedule(576, 0) == (192,)
+    assert budget.average([576, 192]) == 192

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from vtc_cli.core.errors import MediaError, VtcError
 FIELDS = ("id", "media", "question", "answer", "category")
 NEEDED = ("media", "question")
 MOST_FAULTS = 20
+LONGEST_LINE_BYTES = 1_000_000  # far above any question; a file without line ends is not read whole
 EXAMPLE = '{"media": "a.png", "question": "what color is it?", "answer": "red"}'
 
 
@@ -51,11 +54,15 @@ class Item:
 
 
 def read_items(path: Path) -> list[Item]:
-    """Read and check a JSONL file of items; empty lines are passed over.
+    """Read and check a JSONL file of items, line by line; empty lines are passed over.
+
+    Numbers count as texts, spelled as in the file. `null` means that a field is not given, and
+    fields of other names are left alone.
 
     Raises:
         ItemsError: unreadable, empty, or lines with faults: at most 20 are listed at once.
     """
+    path = _expanded(path)
     items: list[Item] = []
     faults: list[VtcError] = []
     seen: dict[str, int] = {}
@@ -79,17 +86,26 @@ def read_items(path: Path) -> list[Item]:
     return items
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that hold something."""
+def _expanded(path: Path) -> Path:
+    """`path` with `~` resolved, or as it stands where there is no such home."""
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines that hold something; one that is too long is given in part and ends it all."""
     try:
-        with path.expanduser().open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
+        with path.open("rb") as stream:
+            number, line = 1, stream.readline(LONGEST_LINE_BYTES + 1).removeprefix(b"\xef\xbb\xbf")
+            while line or number == 1:
                 if line.strip():
                     yield number, line
-    except UnicodeDecodeError as error:
-        raise _unusable(path, f"not UTF-8 text: {error.reason}", "JSON lines in UTF-8") from error
-    except OSError as error:
-        found = error.strerror or str(error)
+                if len(line) > LONGEST_LINE_BYTES:
+                    return
+                number, line = number + 1, stream.readline(LONGEST_LINE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path that no system can have
+        found = getattr(error, "strerror", None) or str(error)
         raise _unusable(path, f"cannot be read: {found}", "a JSONL file") from error
 
 
@@ -98,41 +114,79 @@ def _unusable(path: Path, found: str, allowed: str) -> ItemsError:
     return ItemsError([fault], where=str(path))
 
 
-def _item(line: str, number: int, folder: Path) -> Item:
+def _item(line: bytes, number: int, folder: Path) -> Item:
     """One checked item.
 
     Raises:
         VtcError: what is wrong with the line.
     """
-    values = _values(line)
-    media = Path(values["media"]).expanduser()
-    media = media if media.is_absolute() else folder / media
-    if not media.exists():
-        raise VtcError(f"no such file: {media}", allowed="a path seen from the folder of this file")
+    values = _values(_decoded(line))
+    media = folder / _expanded(Path(values["media"]))
+    if not os.path.isfile(media):  # unlike Path.is_file, never raises over an impossible name
+        found = "a folder" if os.path.isdir(media) else "no such file"
+        raise VtcError(f"{found}: {media}", allowed="a file, seen from the folder of this one")
     rest = {name: values.get(name) for name in ("answer", "category")}
-    return Item(values.get("id") or str(number), str(media), values["question"], **rest)
+    return Item(values.get("id", str(number)), str(media), values["question"], **rest)
 
 
-def _values(line: str) -> dict[str, Any]:
-    """The fields of a line, numbers as text; fields of other names are left alone."""
+def _decoded(line: bytes) -> str:
+    if len(line) > LONGEST_LINE_BYTES:
+        allowed = f"one object a line, at most {LONGEST_LINE_BYTES // 1000} kB"
+        raise VtcError("the line is too long; nothing behind it was read", allowed=allowed)
     try:
-        raw = json.loads(line)
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = f"not UTF-8 text: byte {error.start + 1} of the line is {line[error.start]:#04x}"
+        raise VtcError(found, allowed="JSON lines in UTF-8", hint="save it as UTF-8") from error
+
+
+def _values(line: str) -> dict[str, str]:
+    """The fields of a line as texts, those without a value left out."""
+    try:
+        raw = json.loads(
+            line,
+            parse_int=str,  # an answer of 3.50 stays 3.50, and no number is too large
+            parse_float=str,
+            parse_constant=_no_constant,
+            object_pairs_hook=_without_repeats,
+        )
+    except RecursionError as error:
+        raise VtcError("no JSON: nested too deeply", allowed=EXAMPLE) from error
     except ValueError as error:
-        raise VtcError(f"no JSON: {error}", allowed=EXAMPLE) from error
+        hint = "jq -c '.[]' turns a list into lines" if line.lstrip().startswith("[") else None
+        raise VtcError(f"no JSON: {error}", allowed=EXAMPLE, hint=hint) from error
     if not isinstance(raw, dict):
         raise VtcError(f"a {type(raw).__name__}", allowed=EXAMPLE)
-    lacking = [name for name in NEEDED if not str(raw.get(name) or "").strip()]
+    lacking = [name for name in NEEDED if raw.get(name) in (None, "", [], {})]
     if lacking:
         raise VtcError(f"no {' and no '.join(lacking)}", allowed=EXAMPLE)
     return {name: _text(name, raw[name]) for name in FIELDS if raw.get(name) is not None}
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object that says everything once."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return values
+
+
 def _text(name: str, value: Any) -> str:
-    """A text, or a number written as one.
+    """A text that says something; numbers have become texts before.
 
     Raises:
         VtcError: anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise VtcError(f"{name} is {json.dumps(value)}", allowed="a text or a number")
-    return str(value)
+    if not isinstance(value, str):
+        raise VtcError(f"{name} is {json.dumps(value)[:60]}", allowed="a text or a number")
+    if not value.strip():
+        raise VtcError(f"{name} is blank", allowed="a text, or leave it out if it is not known")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise VtcError(f"{name} holds half a character", allowed="whole \\u pairs")
+    return value

@@ -1,7 +1,11 @@
-"""When an answer is right: five rules, from the letter to the spirit."""
+"""When an answer is right: five rules, from the letter to the spirit.
+
+All of them are blind to meaning: "not red" contains "red", and a synonym is wrong.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -10,17 +14,33 @@ from typing import Literal
 Rule = Literal["normalised", "exact", "numeric", "multiple_choice", "contains"]
 
 ARTICLES = {"a", "an", "the"}
-NUMBERS = (
+UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"),
-    *("eighteen", "nineteen", "twenty"),
+    *("eighteen", "nineteen"),
 )
-DIGITS = {word: str(value) for value, word in enumerate(NUMBERS)}
-NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+VALUES = {word: value for value, word in enumerate(UNITS)} | {
+    word: 10 * (place + 2) for place, word in enumerate(TENS)
+}
+SPELLED = re.compile(
+    rf"\b(?:({'|'.join(TENS)})(?:[\s-]+({'|'.join(UNITS[1:10])}))?|({'|'.join(UNITS)}))\b"
+)
+NUMBER = (
+    r"(?<![\w.])[-+]?"  # a sign counts in front of a number, not in 3-4 or B-4
+    r"(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"
+)
+WORD = re.compile(rf"{NUMBER}|[^\W_]+")
+APOSTROPHES = str.maketrans({"'": None, "\u2019": None, "\u2212": "-"})  # and the minus sign
 NUMERIC_TOLERANCE = 1e-6  # relative: two spellings of one number
-CHOICE = re.compile(
-    r"^\W*(?:(?:the )?(?:answer|option|choice)\W*(?:is\W*)?)?([a-z])\b(?!['\u2019])", re.IGNORECASE
+LETTER = r"([A-Z](?!\w)|[a-z](?=[).\]:,]|\W*$))(?!['\u2019])"  # a small one must end something
+CHOICES = (
+    re.compile(r"^\W*([A-Za-z])\W*$"),
+    re.compile(r"^\W*([A-Za-z])[).\]:,](?:\s|$)"),
+    re.compile(rf"\b(?i:answer|option|choice)\b\W*(?i:is\b|:)?\W*(?i:option|choice)?\W*{LETTER}"),
+    re.compile(r"^\W*([B-HJ-Z])\s"),  # "A dog" and "I see" open with words
 )
+BRACKETED = re.compile(r"\(([A-Za-z])\)")
 
 
 def matches(answer: str, expected: str, rule: Rule = "normalised") -> bool:
@@ -28,55 +48,75 @@ def matches(answer: str, expected: str, rule: Rule = "normalised") -> bool:
 
     Args:
         answer: what the model said.
-        expected: what is right.
+        expected: what is right; one in which the rule finds nothing to compare is never matched.
         rule: `exact` compares the texts without outer spaces; `normalised` without case,
-            punctuation, articles and spelling of small numbers, as the VQA evaluation does;
-            `numeric` the first number of each; `multiple_choice` the letter that the answer opens
-            with; `contains` looks for the normalised words of `expected` in a row.
+            punctuation, articles and spelling of numbers below a hundred, as the VQA evaluation
+            does; `numeric` the first number of each; `multiple_choice` the letter that each
+            chooses; `contains` looks for the normalised words of `expected` in a row.
     """
     return RULES[rule](answer, expected)
 
 
 def normalised(text: str) -> list[str]:
-    """Words in lower case without punctuation and articles, numbers up to twenty as digits."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", plain)  # 1,000 is one number
-    words = re.findall(r"\d+\.\d+|[^\W_]+", plain.replace("'", "").replace("\u2019", ""))
-    return [DIGITS.get(word, word) for word in words if word not in ARTICLES]
+    """Words in lower case without punctuation and articles, numbers below a hundred as digits.
+
+    Articles stay where there is nothing else, for "A" may be a choice; so do signs, as in "+".
+    """
+    words = _words(text)
+    told = [word for word in words if word not in ARTICLES]
+    return told or words or unicodedata.normalize("NFKC", text).casefold().split()
 
 
 def number(text: str) -> float | None:
-    """The first number in a text, as digits or as a word up to twenty; None without one."""
-    found = [(match.start(), match.group().replace(",", "")) for match in NUMBER.finditer(text)]
-    words = [
-        (match.start(), DIGITS[match.group().casefold()])
-        for match in re.finditer(r"[A-Za-z]+", text)
-        if match.group().casefold() in DIGITS
-    ]
-    places = sorted(found + words)
-    return float(places[0][1]) if places else None
+    """The first number in a text, as digits or as a word below a hundred; None without one."""
+    found = (word for word in _words(text) if re.fullmatch(NUMBER, word))
+    return next((float(word) for word in found), None)
+
+
+def choice(text: str) -> str | None:
+    """The letter that an answer chooses, as a capital; None where it is not plain which.
+
+    It stands alone, opens the text ("b) red", "C dog"), is named ("the answer is c.") or is the
+    only one in round brackets. "A dog" is no choice: it cannot be told from an article.
+    """
+    plain = unicodedata.normalize("NFKC", text).strip()
+    for pattern in CHOICES:
+        if match := pattern.search(plain):
+            return match.group(1).upper()
+    bracketed = {letter.upper() for letter in BRACKETED.findall(plain)}
+    return bracketed.pop() if len(bracketed) == 1 else None
+
+
+def _words(text: str) -> list[str]:
+    """Words and numbers in order: 1,000 is 1000, twenty-one is 21, a minus stays."""
+    plain = unicodedata.normalize("NFKC", text).casefold().translate(APOSTROPHES)
+    found = WORD.finditer(SPELLED.sub(_digits, plain))
+    return [match.group().replace(",", "").removeprefix("+") for match in found]
+
+
+def _digits(spelled: re.Match[str]) -> str:
+    return str(sum(VALUES[part] for part in spelled.groups() if part))
 
 
 def _exact(answer: str, expected: str) -> bool:
-    return answer.strip() == expected.strip()
+    return bool(expected.strip()) and answer.strip() == expected.strip()
 
 
 def _normalised(answer: str, expected: str) -> bool:
-    return normalised(answer) == normalised(expected)
+    wanted = normalised(expected)
+    return bool(wanted) and normalised(answer) == wanted
 
 
 def _numeric(answer: str, expected: str) -> bool:
     mine, theirs = number(answer), number(expected)
-    if mine is None or theirs is None:
+    if mine is None or theirs is None or not math.isfinite(mine):
         return False
-    return abs(mine - theirs) <= NUMERIC_TOLERANCE * max(abs(theirs), 1.0)
+    return math.isclose(mine, theirs, rel_tol=NUMERIC_TOLERANCE)
 
 
 def _multiple_choice(answer: str, expected: str) -> bool:
-    mine, theirs = CHOICE.match(answer.strip()), CHOICE.match(expected.strip())
-    if mine is None or theirs is None:
-        return False
-    return mine.group(1).casefold() == theirs.group(1).casefold()
+    wanted = choice(expected)
+    return wanted is not None and choice(answer) == wanted
 
 
 def _contains(answer: str, expected: str) -> bool:

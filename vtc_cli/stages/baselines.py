@@ -21,7 +21,11 @@ SOURCE = "a baseline has none"
 
 @dataclass(frozen=True, kw_only=True)
 class _Blind(PrefillStage):
-    """Keeps protected tokens and fills up by a rule that knows only places."""
+    """Keeps protected tokens and fills up by a rule that knows only places.
+
+    Survivors stand in the order in which they came, which is raster order unless an earlier stage
+    changed it. At layer 0 they leave before the decoder runs.
+    """
 
     paper: ClassVar[str] = "none"
     meets_budget: ClassVar[bool] = True
@@ -57,7 +61,12 @@ class Random(_Blind):
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform(_Blind):
-    """Keeps tokens that lie evenly over the picture."""
+    """Keeps tokens that lie evenly over the picture (the rule stands in `evenly_spread`).
+
+    After the uniform sampling of FEATHER (arXiv 2412.13180), every s-th row and column.
+    Deviation: any count is met, also over the holes that earlier stages left, and the tokens lie in
+    the middle of their cells instead of at the corner; a count that fits gives a strided grid.
+    """
 
     def _choose(self, tokens: TokenTable, signals: Signals, free: Tensor, count: int) -> Tensor:
         if count == 0:

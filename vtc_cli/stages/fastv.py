@@ -21,9 +21,15 @@ class LastRow(PrefillStage):
 
     The row is that of the layer before: K in the paper is the first layer on the short sequence.
 
+    A share is rounded as in the authors' transformers port, halves to the even count: 5 tokens at
+    0.5 leave 2, 7 leave 4. The choice is made once, while the prompt is read, as in that port.
+
     Deviation: the paper's text averages over all queries; its code, followed here, takes one row.
     Deviation: ties go to the lowest index; the official sort leaves them open.
     Deviation: protected tokens stay whatever their attention; FastV alone has none.
+    Deviation: a share above zero leaves at least one token; the official rounding may leave none.
+    Deviation: layer 0 is refused, for no layer before it has attention; the official code draws at
+    random there, which is what the recipe `random` is for.
     """
 
     paper: ClassVar[str] = PAPER
@@ -32,13 +38,32 @@ class LastRow(PrefillStage):
     layers: tuple[int, ...] = parameter(
         (2,), "K, first layer on the short sequence", source="paper", layer_of="llm"
     )
-    tokens: int = parameter(
-        288, "attention rank, tokens left without a budget", source="official code", minimum=1
+    keep_ratio: float = parameter(
+        0.5,
+        "share of the tokens left without a budget, 1 - R of the paper",
+        source="paper; R is 0.25, 0.5 and 0.75 in its tables",
+        minimum=0.0,
+        maximum=1.0,
     )
+    tokens: int | None = parameter(
+        None,
+        "attention rank: tokens left without a budget, whatever the share",
+        source="official evaluation scripts",
+        minimum=0,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a layer that no attention stands before.
+
+        Raises:
+            ValueError: layer 0.
+        """
+        if 0 in self.layers:
+            raise ValueError("layer 0 has no layer before it whose attention could rank")
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Keep the best n; with n >= N nothing changes."""
-        wanted = tokens_allowed(tokens, signals, self.tokens)
+        wanted = tokens_allowed(tokens, signals, self._own_count(len(tokens)))
         if wanted >= len(tokens):
             note = f"{wanted} tokens allowed, {len(tokens)} here"
             return Decision.identity(len(tokens), tokens.features.device, note=note)
@@ -46,3 +71,9 @@ class LastRow(PrefillStage):
         score = attention + tokens.protected * (attention.max() + 1)
         keep = top_indices(score, wanted).sort().values
         return Decision.prune(keep, len(tokens), scores=attention)
+
+    def _own_count(self, count: int) -> int:
+        """Tokens left of `count` without a budget."""
+        if self.tokens is not None:
+            return self.tokens
+        return max(round(count * self.keep_ratio), int(self.keep_ratio > 0))

@@ -21,6 +21,7 @@ from vtc_cli.core.errors import BudgetError, StageError
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
+from vtc_cli.stages.ops.allowance import tokens_allowed
 from vtc_cli.stages.ops.select import require_finite, top_indices
 from vtc_cli.stages.ops.windows import mean_pair_cosine, pair_cosine_flops, window_members
 
@@ -183,7 +184,7 @@ class DualAttention(PrefillStage):
         keep = ~candidate | tokens.protected
         idle = "no token was below both thresholds"
         if signals.budget is not None:
-            keep = self._ranked(total, tokens, signals, signals.budget)
+            keep = self._ranked(total, tokens, tokens_allowed(tokens, signals, 0))
             idle = "the budget leaves room for all"
         return Decision.prune(
             keep.nonzero()[:, 0],
@@ -194,18 +195,12 @@ class DualAttention(PrefillStage):
             details={"candidates": int(candidate.sum()), "text_rows": int(rows.shape[0])},
         )
 
-    def _ranked(
-        self, total: Tensor, tokens: TokenTable, signals: Signals, budget: LayerBudget
-    ) -> Tensor:
-        """(N,) bool: the tokens that the budget lets through this layer."""
-        entering = signals.entering_tokens or len(tokens)
-        protected = int(tokens.protected.sum())
-        counts = budget.schedule(entering, protected)
-        count = counts[budget.prune_layers.index(signals.layer)]
+    def _ranked(self, total: Tensor, tokens: TokenTable, count: int) -> Tensor:
+        """(N,) bool: the `count` tokens that the budget lets through this layer."""
         # Attention rows sum to at most 1 a text token, so this lifts the key set over the rest.
         lifted = total + tokens.protected * (total.max() + 1)
         keep = torch.zeros(len(tokens), dtype=torch.bool, device=total.device)
-        keep[top_indices(lifted, max(count, protected))] = True
+        keep[top_indices(lifted, count)] = True
         return keep
 
 

@@ -12,8 +12,9 @@ def evenly_spread(position: Tensor, grid: Grid, count: int) -> Tensor:
     """Indices of `count` of N tokens that lie evenly over the grid, also when it has holes.
 
     Tokens are put into bands of rows with equal numbers of tokens, as many bands as make the cells
-    square; each band gives its share, evenly spaced along the columns. On a full grid with a count
-    that divides it this is the strided grid. Frames of a video stand one below the other.
+    square; each band is cut along its columns into cells, as many as are its share, and each cell
+    gives the token nearest to its middle. On a full grid with a count that divides it this is a
+    strided grid. Frames of a video stand one below the other.
 
     Args:
         position: (N, 3) t, y, x.
@@ -23,27 +24,35 @@ def evenly_spread(position: Tensor, grid: Grid, count: int) -> Tensor:
     Returns:
         (count,) int64, ascending.
     """
-    total, height = position.shape[0], grid.frames * grid.rows
+    places = position.cpu().double()  # the same choice on every device
+    total, height = places.shape[0], grid.frames * grid.rows
     bands = round((count * height / max(grid.columns, 1)) ** 0.5)
     bands = min(max(bands, 1), count, height)
-    number = torch.arange(bands + 1, device=position.device)
-    starts = number * total // bands
+    starts = torch.arange(bands + 1) * total // bands
     quota = starts * count // total  # by share of the tokens: no band owes more than it has
-    order = _order(position, starts)
-    pick = torch.arange(count, device=position.device)
-    band = torch.searchsorted(quota[1:], pick, right=True)
-    size, wanted = (starts[1:] - starts[:-1])[band], (quota[1:] - quota[:-1])[band]
-    place = (2 * (pick - quota[band]) + 1) * size // (2 * wanted)
-    return order[starts[band] + place].sort().values
+    rank = torch.arange(total)
+    band = torch.searchsorted(starts[1:], rank, right=True)
+    size, wanted = starts.diff()[band], quota.diff()[band]
+    cell = quota[band] + (rank - starts[band]) * wanted // size
+    order = _order(places, band)
+    return order[_middles(places[order], cell, count)].sort().values.to(position.device)
 
 
-def _order(position: Tensor, starts: Tensor) -> Tensor:
-    """(N,) tokens sorted by band and, within a band, by column."""
-    frame, row, column = position.unbind(dim=1)
+def _order(places: Tensor, band: Tensor) -> Tensor:
+    """(N,) tokens sorted by band and, within a band, by column; `band` (N,) is that of a rank."""
+    frame, row, column = places.unbind(dim=1)
     order = torch.argsort(column, stable=True)
     for key in (row, frame):
         order = order[torch.argsort(key[order], stable=True)]
-    rank = torch.arange(order.shape[0], device=position.device)
-    band = torch.searchsorted(starts[1:], rank, right=True)
     by_column = torch.argsort(column[order], stable=True)
     return order[by_column[torch.argsort(band[by_column], stable=True)]]
+
+
+def _middles(places: Tensor, cell: Tensor, count: int) -> Tensor:
+    """(count,) for each cell the row nearest to the mean of its rows, the first wins a tie."""
+    held = torch.bincount(cell, minlength=count)
+    middle = torch.zeros(count, 3, dtype=places.dtype).index_add(0, cell, places) / held[:, None]
+    distance = (places - middle[cell]).square().sum(dim=1).round(decimals=6)
+    near = torch.argsort(distance, stable=True)
+    near = near[torch.argsort(cell[near], stable=True)]
+    return near[held.cumsum(0) - held]
