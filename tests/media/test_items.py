@@ -125,6 +125,15 @@ def test_a_byte_order_mark_and_any_line_ends_are_read(folder: Path, separator: s
     assert [item.question for item in read_items(path)] == ["what?", "what?"]
 
 
+def test_a_file_without_line_ends_is_not_read_whole(folder: Path) -> None:
+    path = folder / "items.jsonl"
+    path.write_bytes(b"x" * 3_000_000)
+    with pytest.raises(ItemsError) as caught:
+        read_items(path)
+    (fault,) = caught.value.faults
+    assert "nothing behind it was read" in fault.found
+
+
 def test_numbers_keep_their_spelling_and_null_is_not_given(folder: Path) -> None:
     path = folder / "items.jsonl"
     fields = '"media": "a.png", "question": "what?"'

@@ -74,6 +74,7 @@ from vtc_cli.metrics.answers import RULES, Rule, matches, normalised, number
         ("multiple_choice", "the answer is a dog", "A", False),
         ("multiple_choice", "I think it is (b)", "B", True),
         ("multiple_choice", "choose (a) or (b)", "A", False),
+        ("multiple_choice", "choose (a) or (b)", "B", False),
         ("multiple_choice", "I think so", "I", False),
         ("multiple_choice", "", "", False),
     ],
