@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,6 +133,27 @@ def test_information_never_grows_along_the_stages(
         assert all(after <= before + 1e-12 for before, after in pairwise(shares))
         assert shares[-1] < 1.0
     assert information_by_stage(full, full) == []
+
+
+def test_merged_rows_count_as_the_means_that_they_are(
+    adapter: LlavaAdapter, prompt: Prompt
+) -> None:
+    session, generation = session_of(adapter), Generation(max_new_tokens=1)
+    full = session.run(prompt, Plan("full"), generation, capture=True)
+    plan = plan_of_recipe(adapter, "tokencarve", 45.0, "sound")
+    trace = session.run(prompt, plan, generation, capture=True)
+    features = full.captured["features"].double().numpy()
+    mix = trace.records[0].decision.mix.to_dense().double().numpy()
+    assert (mix > 0).sum() > mix.shape[0]  # something merged
+    rows = mix @ features
+    solved = np.linalg.lstsq(rows.T, features.T, rcond=1e-7)[0]
+    inside = ((rows.T @ solved) ** 2).sum() / (features**2).sum()
+    kept = information_kept(trace, full)
+    assert kept is not None and kept.energy_kept == pytest.approx(inside, abs=1e-5)
+    alone = features[trace.records[0].decision.keep.numpy()]
+    solved = np.linalg.lstsq(alone.T, features.T, rcond=1e-7)[0]
+    other = ((alone.T @ solved) ** 2).sum() / (features**2).sum()
+    assert abs(inside - other) > 1e-4  # or the comparison proves nothing
 
 
 def test_an_ordinary_run_measures_no_information(adapter: LlavaAdapter, prompt: Prompt) -> None:

@@ -102,11 +102,12 @@ def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     chosen = _options(session, first, names, _counts(counts, first.grid.tokens), options)
     task = progress.add_task("sweeping", total=len(items) * chosen.steps)
     found = []
-    for item in items:
+    for number, item in enumerate(items):
         prompt = session.adapter.prepare(read_image(item.media), item.question)
         judge = None if item.answer is None else partial(_right, item.answer, options.match)
         step = partial(progress.advance, task)
-        found.append(sweep_input(session, prompt, chosen, judge=judge, step=step))
+        own = chosen.with_seed(options.seed + number)  # each input has a random choice of its own
+        found.append(sweep_input(session, prompt, own, judge=judge, step=step))
     sweeps: list[Sweep] = [
         sweep(one.name, one.layer, gather(found, one.name)) for one in chosen.selections
     ]

@@ -52,6 +52,10 @@ class SweepOptions:
         """Points of one input."""
         return len(self.selections) * len(self.counts)
 
+    def with_seed(self, seed: int) -> SweepOptions:
+        """The same sweep from another seed."""
+        return replace(self, generation=replace(self.generation, seed=seed))
+
 
 @dataclass(frozen=True)
 class _Reference:
