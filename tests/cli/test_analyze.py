@@ -186,7 +186,7 @@ def test_a_sweep_begins_with_the_full_model_exactly(
         assert (first["energy_kept"], first["ics_kept"], first["exact_match"]) == (1.0, 1.0, 1.0)
         assert first["kl_first_token"] == 0.0 and first["answer_nll_delta"] == 0.0
         assert points[1]["kl_first_token"] > 0
-        assert points[2]["rank_last"] == 1
+        assert points[2]["rank_first"] == points[2]["rank_last"] == 1
         assert points[0]["correct"] is None and sweep["associations"] is None
     assert sweeps[0]["points"][0] == sweeps[2]["points"][0]
 

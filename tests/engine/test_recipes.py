@@ -149,11 +149,11 @@ def test_merged_rows_count_as_the_means_that_they_are(
     solved = np.linalg.lstsq(rows.T, features.T, rcond=1e-7)[0]
     inside = ((rows.T @ solved) ** 2).sum() / (features**2).sum()
     kept = information_kept(trace, full)
-    assert kept is not None and kept.energy_kept == pytest.approx(inside, abs=1e-5)
+    assert kept is not None and kept.energy_kept == pytest.approx(inside, abs=1e-6)
     alone = features[trace.records[0].decision.keep.numpy()]
     solved = np.linalg.lstsq(alone.T, features.T, rcond=1e-7)[0]
     other = ((alone.T @ solved) ** 2).sum() / (features**2).sum()
-    assert abs(inside - other) > 1e-4  # or the comparison proves nothing
+    assert abs(inside - other) > 2e-5  # or the comparison proves nothing
 
 
 def test_an_ordinary_run_measures_no_information(adapter: LlavaAdapter, prompt: Prompt) -> None:
