@@ -1,0 +1,57 @@
+"""`vtc models`: families with their signals, and whether a recipe fits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vtc_cli.app import run_command_line
+from vtc_cli.core.discover import sources
+from vtc_cli.models.llava import LlavaAdapter
+
+BARE = '''
+from vtc_cli.models.support.base import Adapter
+
+
+class BareAdapter(Adapter):
+    """Tells next to nothing."""
+
+    family = "bare"
+    model_types = ("bare_vl",)
+    provides = frozenset({"hidden", "attention_rows"})
+'''
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "bare.py").write_text(BARE)
+    monkeypatch.setenv("VTC_PATH", str(tmp_path))
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, object]]:
+    assert run_command_line(["models", *arguments, "--json"]) == 0
+    return {row["family"]: row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_every_family_is_listed_with_its_signals(capsys: pytest.CaptureFixture[str]) -> None:
+    found = listed(capsys)
+    assert set(found) == set(sources("models"))
+    assert found["llava"]["signals"] == sorted(LlavaAdapter.provides)
+    assert found["llava"]["architectures"] == ["llava"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_recipe_fits_where_its_signals_are(capsys: pytest.CaptureFixture[str]) -> None:
+    found = listed(capsys, "--recipe", "mustdrop")
+    assert found["llava"]["fits"] == "yes" and found["llava"]["lacking"] == {}
+    assert found["bare"]["lacking"] == {"mustdrop.key_tokens": ["vision_cls_attention"]}
+    assert found["bare"]["fits"] == "no: mustdrop.key_tokens needs vision_cls_attention"
+    assert listed(capsys, "--recipe", "fastv")["bare"]["fits"] == "yes"
+
+
+def test_an_unknown_recipe_is_one_block(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["models", "-r", "mustdorp"]) == 2
+    assert "mustdrop" in capsys.readouterr().err
