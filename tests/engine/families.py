@@ -18,6 +18,7 @@ from tests.engine.support import QUESTION, Hidden, noise_media
 from vtc_cli.core.trace import ModelFacts
 from vtc_cli.engine.session import Session
 from vtc_cli.models.gemma3 import random_gemma3
+from vtc_cli.models.internvl import random_internvl
 from vtc_cli.models.support.base import Adapter, Prompt
 
 LAYERS = 6
@@ -29,7 +30,11 @@ def small_gemma3(**options: Any) -> Adapter:
     return random_gemma3(3, **sizes | options)
 
 
-SMALL: dict[str, Callable[..., Adapter]] = {"gemma3": small_gemma3}
+def small_internvl(**options: Any) -> Adapter:
+    return random_internvl(3, **SIZES | {"vision_width": 32, "image_size": 168} | options)
+
+
+SMALL: dict[str, Callable[..., Adapter]] = {"gemma3": small_gemma3, "internvl": small_internvl}
 
 
 def small_family(name: str, attention: str = "sdpa", **options: Any) -> Adapter:
@@ -122,7 +127,7 @@ class Narrow:
     rows: int
 
 
-NARROW = {"gemma3": Narrow(256, 34, 4096)}
+NARROW = {"gemma3": Narrow(256, 34, 4096), "internvl": Narrow(256, 28, 1025)}
 
 
 def narrow_prompt(adapter: Adapter) -> Prompt:
