@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tests.engine.support import QUESTION, Hidden, noise_media
+from vtc_cli.core.media import Media
 from vtc_cli.core.trace import ModelFacts
 from vtc_cli.engine.session import Session
 from vtc_cli.models.gemma3 import random_gemma3
 from vtc_cli.models.internvl import random_internvl
+from vtc_cli.models.llava_next_video import random_llava_next_video
 from vtc_cli.models.support.base import Adapter, Prompt
 
 LAYERS = 6
@@ -34,7 +37,16 @@ def small_internvl(**options: Any) -> Adapter:
     return random_internvl(3, **SIZES | {"vision_width": 32, "image_size": 168} | options)
 
 
-SMALL: dict[str, Callable[..., Adapter]] = {"gemma3": small_gemma3, "internvl": small_internvl}
+def small_llava_next_video(**options: Any) -> Adapter:
+    return random_llava_next_video(3, **SIZES | {"image_size": 84} | options)
+
+
+SMALL: dict[str, Callable[..., Adapter]] = {
+    "gemma3": small_gemma3,
+    "internvl": small_internvl,
+    "llava_next_video": small_llava_next_video,
+}
+FRAMES = {"llava_next_video": 4}  # of families that take videos
 
 
 def small_family(name: str, attention: str = "sdpa", **options: Any) -> Adapter:
@@ -45,7 +57,16 @@ def small_family(name: str, attention: str = "sdpa", **options: Any) -> Adapter:
 
 
 def family_prompt(adapter: Adapter, seed: int = 0) -> Prompt:
-    return adapter.prepare(noise_media(seed), QUESTION)
+    return adapter.prepare(family_media(adapter.family, seed), QUESTION)
+
+
+def family_media(family: str, seed: int = 0, height: int = 70, width: int = 90) -> Media:
+    """Noise: a picture, or a video for the families that take one."""
+    if family not in FRAMES:
+        return noise_media(seed, height, width)
+    count = FRAMES[family]
+    frames = [noise_media(seed + 100 * frame, height, width).frames[0] for frame in range(count)]
+    return Media(np.stack(frames), tuple(map(float, range(count))), "video", "noise.mp4", "0" * 64)
 
 
 def family_session(adapter: Adapter) -> Session:
@@ -127,8 +148,13 @@ class Narrow:
     rows: int
 
 
-NARROW = {"gemma3": Narrow(256, 34, 4096), "internvl": Narrow(256, 28, 1025)}
+NARROW = {
+    "gemma3": Narrow(256, 34, 4096),
+    "internvl": Narrow(256, 28, 1025),
+    "llava_next_video": Narrow(4 * 144, 32, 577),
+}
 
 
 def narrow_prompt(adapter: Adapter) -> Prompt:
-    return adapter.prepare(noise_media(2, 40, 60), "what colour is the shape on the left?")
+    media = family_media(adapter.family, 2, 40, 60)
+    return adapter.prepare(media, "what colour is the shape on the left?")

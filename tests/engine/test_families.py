@@ -171,7 +171,7 @@ def test_carried_features_answer_as_the_towers_own(adapter: Adapter, prompt: Pro
 
 def test_hooks_are_removed_also_after_an_error(adapter: Adapter, prompt: Prompt) -> None:
     run(adapter, prompt, plan_of(AttentionPrune(), RaggedCache()))
-    with pytest.raises(StageError):
+    with pytest.raises(StageError, match="become one visual token"):
         run(adapter, prompt, plan_of(TowerPrune()))
     modules = adapter.model.modules()
     assert not [m for m in modules if m._forward_pre_hooks or _ours(m)]
