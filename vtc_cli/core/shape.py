@@ -42,6 +42,8 @@ class ModelShape:
         feature_layers: tower layers whose work reaches the features; the tower may run more.
         projector: (inputs, outputs) of each linear map between tower and decoder.
         decoder: the language model.
+        merged_patches: patches that the model joins to one visual token between tower and
+            projector; 1 means that the rows of the tower are the visual tokens.
     """
 
     vision: TransformerShape
@@ -51,3 +53,4 @@ class ModelShape:
     feature_layers: int
     projector: tuple[tuple[int, int], ...]
     decoder: TransformerShape
+    merged_patches: int = 1

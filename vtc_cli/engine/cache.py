@@ -77,19 +77,24 @@ class LogicalLayer(DynamicLayer):
         self.values = self.value_states.gather(2, wide)
         self.order = torch.where(index >= 0, order.gather(2, safe), EMPTY)
 
-    def mask(self, queries: int, groups: int) -> Tensor | None:
+    def mask(self, queries: int, groups: int, window: int | None = None) -> Tensor | None:
         """(1, heads or 1, queries, n + queries) bool, or None if every column may be seen.
 
         Args:
             queries: rows about to be appended.
             groups: query heads a key/value head.
+            window: logical tokens that a query sees, itself included; None for all.
         """
-        if queries == 1 and not self.ragged:
+        narrow = window is not None and self.seen + queries > window
+        if queries == 1 and not self.ragged and not narrow:
             return None
-        valid = self.filled() >= 0
-        heads = valid.shape[1]
-        past = valid[:, :, None, :].expand(-1, -1, queries, -1)
-        triangle = torch.ones(queries, queries, dtype=torch.bool, device=valid.device).tril()
+        order = self.filled()[:, :, None, :]
+        heads = order.shape[1]
+        past = (order >= 0).expand(-1, -1, queries, -1)
+        if window is not None and narrow:
+            last = self.seen + torch.arange(queries, device=order.device)
+            past = past & (order > last[:, None] - window)
+        triangle = torch.ones(queries, queries, dtype=torch.bool, device=order.device).tril()
         mask = torch.cat([past, triangle.expand(1, heads, -1, -1)], dim=-1)
         if bool((mask == mask[:, :1]).all()):
             return mask[:, :1]

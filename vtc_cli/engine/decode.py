@@ -86,7 +86,7 @@ def decode(
     logits = first_logits
     with HookSet() as hooks:
         for layer, block in enumerate(adapter.decoder_layers):
-            hooks.before(block, _step_hook(adapter, cache.layers[layer], renumbered))
+            hooks.before(block, _step_hook(adapter, layer, cache.layers[layer], renumbered))
         for step in range(generation.tokens):
             token = choose(logits, step)
             decoded.ids.append(token)
@@ -115,15 +115,16 @@ def _forward(adapter: Adapter, token: int, position_ids: Tensor, cache: Any) -> 
     return logits
 
 
-def _step_hook(adapter: Adapter, stored: LogicalLayer, renumbered: bool) -> Any:
+def _step_hook(adapter: Adapter, layer: int, stored: LogicalLayer, renumbered: bool) -> Any:
     """Give a layer the mask of its own cache and, when renumbered, its own positions."""
     config = adapter.decoder.config
     groups = config.num_attention_heads // config.num_key_value_heads
+    window = adapter.attention_window(layer)
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0]
         fitted = dict(kwargs)
-        mask = stored.mask(int(hidden.shape[1]), groups)
+        mask = stored.mask(int(hidden.shape[1]), groups, window)
         if mask is not None and config._attn_implementation == "eager":
             lowest = torch.finfo(hidden.dtype).min
             mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, lowest)
@@ -132,7 +133,7 @@ def _step_hook(adapter: Adapter, stored: LogicalLayer, renumbered: bool) -> Any:
             start = stored.stored
             counted = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
             fitted["position_ids"] = counted
-            fitted["position_embeddings"] = adapter.decoder.rotary_emb(hidden, position_ids=counted)
+            fitted["position_embeddings"] = adapter.rotary(hidden, counted, layer)
         return args, fitted
 
     return hook

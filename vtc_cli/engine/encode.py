@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtc_cli.core.errors import SignalError
+from vtc_cli.core.errors import SignalError, StageError
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.signals import Produced, Producer
 from vtc_cli.core.stage import EncoderStage
@@ -83,6 +83,13 @@ class _Encoder:
 
     def _inside(self, planned: Planned[EncoderStage], layer: int, hidden: Tensor) -> Tensor:
         """Apply a stage to the input of tower block `layer`; hidden (1, cls + N, d)."""
+        joined = self._adapter.shape.merged_patches
+        if joined > 1:
+            raise StageError(
+                f"{joined} rows of this tower become one visual token",
+                where=f"{planned.name} at encoder layer {layer}",
+                allowed="stages behind the projector",
+            )
         lead, rows = hidden[:, : self._class_tokens], hidden[0, self._class_tokens :]
         table = self._current(rows)
         signals = self._scene.signals(self._producers(), layer, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -72,6 +72,26 @@ def prefill_until_decided(
     return _Prefill(adapter, entry, plan, scene, None).run_until_decided(encoded, cache, stop)
 
 
+def cut_mask(mask: Tensor, entry: Tensor) -> Tensor:
+    """The attention mask of the tokens that are left, in the order in which they stand.
+
+    Which two tokens meet is read off `entry`, so that blocks and windows stay with their tokens;
+    which of the two is the later one is decided by the order as it stands, so that a reordered
+    sequence is causal in its new order.
+
+    Args:
+        mask: (..., N, N) rows of queries and columns of keys, as they entered layer 0.
+        entry: (n,) the entered token at each place.
+
+    Returns:
+        (..., n, n) of the same dtype.
+    """
+    cut = mask.index_select(-2, entry).index_select(-1, entry)
+    place = torch.arange(entry.shape[0], device=entry.device)
+    swapped = (entry[:, None] < entry) != (place[:, None] < place)
+    return torch.where(swapped, cut.mT, cut)
+
+
 class _DecidedError(Exception):
     """Ends a forward pass whose remaining layers nobody needs."""
 
@@ -94,7 +114,7 @@ class _Prefill:
         self._layers: list[Sequence] = []
         self._rows = RowMap()
         self._shortened = False
-        self._placing: tuple[Any, Tensor] | None = None  # computed once after each cut
+        self._fits: dict[int, Any] = {}  # of arguments that layers share, made once after each cut
         self._renumbered = plan.positions == "renumbered"
         self._watched = self._signal_layers()
         wanted = [(adapter.decoder_attention(layer), layer) for layer in self._watched]
@@ -130,6 +150,7 @@ class _Prefill:
                 use_cache=True,
                 logits_to_keep=1,
                 **self._adapter.prefill_arguments(encoded.output, encoded.table.features),
+                **self._adapter.sequence_arguments(self._entry.input_ids),
             )
 
     def _signal_layers(self) -> set[int]:
@@ -159,7 +180,7 @@ class _Prefill:
             self._layers.append(self._now)
             if layer in self._watched:
                 self._rows.start(layer, len(self._now), hidden.device)
-            return (hidden, *args[1:]), self._fitted(hidden, kwargs)
+            return (hidden, *args[1:]), self._fitted(layer, hidden, kwargs)
 
         return hook
 
@@ -209,37 +230,42 @@ class _Prefill:
     def _cut(self, hidden: Tensor, decision: Decision, table: Any) -> Tensor:
         """Gather the survivors of every column."""
         self._now, local = self._now.shrink(decision, table)
-        self._shortened, self._placing = True, None
+        self._shortened, self._fits = True, {}
         self._rows.select(local)
         hidden = hidden.index_select(1, local)
         if not decision.is_pruning:
             hidden[0, self._now.visual] = table.features
         return hidden
 
-    def _fitted(self, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _fitted(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The layer's arguments cut to the tokens that are left."""
         if not self._shortened:
             return kwargs
         fitted = dict(kwargs)
-        if self._placing is None:
-            self._placing = self._place(hidden)
-        fitted["position_embeddings"], position_ids = self._placing
+        whole, mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
+        fitted["position_embeddings"] = self._once(whole, lambda: self._rotary(hidden, layer))
         if kwargs.get("position_ids") is not None:
-            fitted["position_ids"] = position_ids
-        mask = kwargs.get("attention_mask")
+            fitted["position_ids"] = self._positions()
         if mask is not None:
-            # Cut by place and not by token: a reordered sequence is causal in its new order.
-            count = len(self._now)
-            fitted["attention_mask"] = mask[..., :count, :count]
+            fitted["attention_mask"] = self._once(mask, lambda: cut_mask(mask, self._now.entry))
         return fitted
 
-    def _place(self, hidden: Tensor) -> tuple[Any, Tensor]:
-        """Rotary embeddings and position ids of the tokens that are left."""
+    def _once(self, whole: Any, fit: Callable[[], Any]) -> Any:
+        """`fit()`, made once for all layers that are handed the same object `whole`."""
+        if id(whole) not in self._fits:
+            self._fits[id(whole)] = fit()
+        return self._fits[id(whole)]
+
+    def _positions(self) -> Tensor:
+        """Position ids of the tokens that are left."""
         position_ids = self._entry.position_ids[..., self._now.entry]
-        if self._renumbered:
-            counted = torch.arange(len(self._now), device=hidden.device)
-            position_ids = counted.expand_as(position_ids)
-        return self._adapter.decoder.rotary_emb(hidden, position_ids=position_ids), position_ids
+        if not self._renumbered:
+            return position_ids
+        return torch.arange(len(self._now), device=position_ids.device).expand_as(position_ids)
+
+    def _rotary(self, hidden: Tensor, layer: int) -> Any:
+        """Rotary embeddings of the tokens that are left."""
+        return self._adapter.rotary(hidden, self._positions(), layer)
 
     def _producers(self, layer: int) -> Mapping[str, Producer]:
         """Signals of the layer before, for the tokens as they stand now."""

@@ -224,7 +224,7 @@ class Session:
             grid=prompt.grid,
             prompt_tokens=prompt.prompt_tokens,
             text_tokens=prompt.prompt_tokens - visual,
-            warnings=list(plan.warnings),
+            warnings=[*prompt.warnings, *plan.warnings],
             environment=environment(self.adapter.device),
         )
 

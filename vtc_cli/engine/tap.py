@@ -28,7 +28,8 @@ class Capture:
         value: (kv_heads, K, head_dim).
         output: (Q, heads x head_dim), joined heads before the output projection.
         scaling: factor on the scores.
-        causal: whether a row sees only the keys up to its own place.
+        causal: whether a row sees only the keys up to its own place; asked without a mask.
+        mask: (1 or heads, Q, K) that was handed to the attention: True or 0 where a key is seen.
     """
 
     query: Tensor
@@ -37,6 +38,7 @@ class Capture:
     output: Tensor
     scaling: float
     causal: bool
+    mask: Tensor | None = None
 
     def rows(self, index: Tensor) -> Tensor:
         """Softmax rows of the queries `index` (R,) over all keys: (heads, R, K) float32."""
@@ -46,7 +48,9 @@ class Capture:
         grouped = query.reshape(kv_heads, heads // kv_heads * index.shape[0], head_dim)
         scores = grouped @ self.key.float().transpose(1, 2) * self.scaling
         scores = scores.reshape(heads, index.shape[0], keys)
-        if self.causal:
+        if self.mask is not None:
+            scores = _masked(scores, self.mask.index_select(1, index))
+        elif self.causal:
             column = torch.arange(keys, device=index.device)
             hidden = column[None] > (index + keys - total)[:, None]
             scores = scores.masked_fill(hidden, float("-inf"))
@@ -56,6 +60,13 @@ class Capture:
         """Operations of `rows`: one product of queries and keys, 2 a multiply-add."""
         heads, _, head_dim = self.query.shape
         return 2 * heads * rows * int(self.key.shape[1]) * head_dim
+
+
+def _masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores (heads, R, K) under a boolean or additive mask (1 or heads, R, K)."""
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, float("-inf"))
+    return scores + mask.float()
 
 
 class AttentionTap:
@@ -119,5 +130,8 @@ class AttentionTap:
             causal = bool(getattr(module, "is_causal", False))
             scaling = float(options.get("scaling") or query.shape[-1] ** -0.5)
             output = result[0][0].flatten(1)
-            self.captures[layer] = Capture(query[0], key[0], value[0], output, scaling, causal)
+            seen = mask[0] if mask is not None and mask.ndim == 4 else None  # 2-D is padding
+            self.captures[layer] = Capture(
+                query[0], key[0], value[0], output, scaling, causal, seen
+            )
         return result

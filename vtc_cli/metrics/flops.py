@@ -105,7 +105,7 @@ def full_flops(shape: ModelShape, prompt_tokens: int, pictures: int = 1) -> Pass
     prompt = [prompt_tokens] * shape.decoder.layers
     return PassFlops(
         vision=vision_flops(shape, rows, pictures),
-        projector=projector_flops(shape, pictures * shape.patches),
+        projector=projector_flops(shape, pictures * shape.patches // shape.merged_patches),
         prefill=prefill_flops(shape, prompt),
         decode_step=decode_step_flops(shape, prompt),
     )
@@ -117,7 +117,7 @@ def trace_flops(trace: Trace) -> PassFlops:
     projected = trace.vision_rows[-1] - shape.class_tokens if trace.vision_rows else 0
     return PassFlops(
         vision=vision_flops(shape, trace.vision_rows, pictures),
-        projector=projector_flops(shape, pictures * projected),
+        projector=projector_flops(shape, pictures * projected // shape.merged_patches),
         prefill=prefill_flops(shape, trace.sequence_tokens),
         decode_step=decode_step_flops(shape, trace.kv_entries),
     )

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from vtc_cli.core.errors import ModelError
 from vtc_cli.core.media import Media
-from vtc_cli.core.shape import ModelShape, TransformerShape
+from vtc_cli.core.shape import ModelShape
 from vtc_cli.core.tokens import Grid
 from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
 from vtc_cli.models.support.geometry import patch_boxes
+from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
 FALLBACK_TEMPLATE = "USER: <image>\n{question} ASSISTANT:"  # the format of the LLaVA-1.5 paper
 
@@ -79,13 +80,13 @@ class LlavaAdapter(Adapter):
         reached = feature_layer if feature_layer >= 0 else depth + 1 + feature_layer
         linear = self.projector.linear_1, self.projector.linear_2
         return ModelShape(
-            vision=_tower_shape(vision),
+            vision=tower_shape(vision),
             patch_inputs=vision.num_channels * vision.patch_size**2,
             patches=(vision.image_size // vision.patch_size) ** 2,
             class_tokens=1,
             feature_layers=reached,
             projector=tuple((layer.in_features, layer.out_features) for layer in linear),
-            decoder=_decoder_shape(text),
+            decoder=decoder_shape(text),
         )
 
     @property
@@ -165,32 +166,3 @@ class LlavaAdapter(Adapter):
                 hint="check patch_size and num_additional_image_tokens in processor_config.json",
             )
         return places
-
-
-def _tower_shape(config: Any) -> TransformerShape:
-    """Sizes of a CLIP vision configuration."""
-    heads = config.num_attention_heads
-    return TransformerShape(
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        heads=heads,
-        kv_heads=heads,
-        head_dim=config.hidden_size // heads,
-        mlp_width=config.intermediate_size,
-        gated_mlp=False,
-    )
-
-
-def _decoder_shape(config: Any) -> TransformerShape:
-    """Sizes of a Llama-style text configuration."""
-    heads = config.num_attention_heads
-    return TransformerShape(
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        mlp_width=config.intermediate_size,
-        gated_mlp=True,
-        vocabulary=config.vocab_size,
-    )

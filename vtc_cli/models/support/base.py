@@ -29,6 +29,7 @@ class Prompt:
         grid: geometry of the N0 visual tokens.
         patch_boxes: (N0, 4) float, left, top, right, bottom of every token in picture pixels.
         question: the text asked.
+        warnings: what was done to the picture that the reader must know.
     """
 
     input_ids: Tensor
@@ -38,6 +39,7 @@ class Prompt:
     grid: Grid
     patch_boxes: NDArray[np.float64]
     question: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def prompt_tokens(self) -> int:
@@ -108,7 +110,7 @@ class Adapter(ABC):
     @property
     @abstractmethod
     def projector(self) -> nn.Module:
-        """The map from tower states to decoder width."""
+        """The map from tower states to decoder width; its input has one row a visual token."""
 
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
@@ -136,6 +138,18 @@ class Adapter(ABC):
     @abstractmethod
     def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
         """Arguments that hand `features` (N, d) to the model in place of the encoder's own."""
+
+    def sequence_arguments(self, input_ids: Tensor) -> dict[str, Any]:
+        """Further arguments of a prefill that go along with the tokens `input_ids` (1, n)."""
+        return {}
+
+    def rotary(self, hidden: Tensor, position_ids: Tensor, layer: int) -> Any:
+        """What decoder layer `layer` takes as `position_embeddings` for `position_ids` (..., n)."""
+        return self.decoder.rotary_emb(hidden, position_ids=position_ids)
+
+    def attention_window(self, layer: int) -> int | None:
+        """Tokens that a query of decoder layer `layer` sees, itself included; None for all."""
+        return None
 
     def text_embeddings(self, token_ids: Tensor) -> Tensor:
         """(T, d) embeddings of `token_ids` (T,)."""

@@ -8,7 +8,9 @@ import torch
 
 IMAGE_TOKEN = "<image>"
 BYTES = 256  # tokens of the byte tokenizer before the special ones
-SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", IMAGE_TOKEN)
+CONTROL_TOKENS = ("<pad>", "<s>", "</s>")
+SPECIAL_TOKENS = (*CONTROL_TOKENS, IMAGE_TOKEN)
+FIRST_FREE = BYTES + len(CONTROL_TOKENS)  # id of the first token that a family adds
 
 
 def random_llava(
@@ -22,11 +24,7 @@ def random_llava(
     image_size: int = 336,
     patch_size: int = 14,
 ) -> Any:
-    """A seeded random `LlavaForConditionalGeneration` in float32 on the CPU.
-
-    Linear weights are four times the library's initial scale, so that what a token says moves the
-    logits by far more than rounding does.
-    """
+    """A seeded random `LlavaForConditionalGeneration` in float32 on the CPU."""
     from transformers import CLIPVisionConfig, LlavaConfig
     from transformers import LlavaForConditionalGeneration as Llava
 
@@ -46,32 +44,48 @@ def random_llava(
         image_token_index=BYTES + 3,
         vision_feature_layer=-2,
     )
+    return random_model(Llava, config, seed)
+
+
+def random_model(kind: Any, config: Any, seed: int) -> Any:
+    """A seeded random model of class `kind`, float32 on the CPU.
+
+    Linear weights are four times the library's initial scale, so that what a token says moves the
+    logits by far more than rounding does; those that the library starts at zero get that scale too.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = Llava(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim >= 2:
-                parameter.mul_(4.0)
+        model: Any = kind(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim >= 2:
+                    if not parameter.any():
+                        parameter.normal_(std=config.get_text_config().initializer_range)
+                    parameter.mul_(4.0)
     return model
 
 
+def text_sizes(width: int, layers: int, heads: int, special_tokens: int) -> dict[str, Any]:
+    """Fields of a text configuration: two query heads a key/value head, the byte vocabulary."""
+    return {
+        "vocab_size": BYTES + special_tokens,
+        "hidden_size": width,
+        "intermediate_size": (width * 11 // 4 + 7) // 8 * 8,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 2,
+        "max_position_embeddings": 4096,
+        "pad_token_id": BYTES,
+        "bos_token_id": BYTES + 1,
+        "eos_token_id": BYTES + 2,
+    }
+
+
 def _text_config(width: int, layers: int, heads: int) -> Any:
-    """A Llama configuration with two query heads a key/value head."""
+    """A Llama configuration."""
     from transformers import LlamaConfig
 
-    return LlamaConfig(
-        vocab_size=BYTES + len(SPECIAL_TOKENS),
-        hidden_size=width,
-        intermediate_size=(width * 11 // 4 + 7) // 8 * 8,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 2,
-        max_position_embeddings=4096,
-        pad_token_id=BYTES,
-        bos_token_id=BYTES + 1,
-        eos_token_id=BYTES + 2,
-    )
+    return LlamaConfig(**text_sizes(width, layers, heads, len(SPECIAL_TOKENS)))
 
 
 def byte_processor(model: Any) -> Any:
@@ -94,14 +108,15 @@ def byte_processor(model: Any) -> Any:
     )
 
 
-def byte_tokenizer() -> Any:
-    """A tokenizer of the 256 bytes and four special tokens."""
+def byte_tokenizer(added: tuple[str, ...] = (IMAGE_TOKEN,)) -> Any:
+    """A tokenizer of the 256 bytes, three control tokens and those that a family adds."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: index for index, character in enumerate(alphabet)}
-    vocabulary |= {token: BYTES + index for index, token in enumerate(SPECIAL_TOKENS)}
+    special = (*CONTROL_TOKENS, *added)
+    vocabulary |= {token: BYTES + index for index, token in enumerate(special)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=alphabet[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -110,11 +125,12 @@ def byte_tokenizer() -> Any:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
-    pad, bos, eos, _ = SPECIAL_TOKENS
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    pad, bos, eos = CONTROL_TOKENS
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=pad, bos_token=bos, eos_token=eos
     )
-    fast.image_token = IMAGE_TOKEN
-    fast.image_token_id = BYTES + 3
+    if IMAGE_TOKEN in added:
+        fast.image_token = IMAGE_TOKEN
+        fast.image_token_id = BYTES + len(CONTROL_TOKENS) + added.index(IMAGE_TOKEN)
     return fast

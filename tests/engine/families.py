@@ -1,0 +1,160 @@
+"""Small random models of the families whose tower rows are not the visual tokens, and an oracle.
+
+All have 36 visual tokens, 6 decoder layers and 2 key/value heads. The oracle is the untouched
+model: it takes the masks that the model made itself and only hides columns in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.engine.support import QUESTION, Hidden, noise_media
+from vtc_cli.core.media import Media
+from vtc_cli.core.trace import ModelFacts
+from vtc_cli.engine.session import Session
+from vtc_cli.models.gemma3 import random_gemma3
+from vtc_cli.models.internvl import random_internvl
+from vtc_cli.models.llava_next_video import random_llava_next_video
+from vtc_cli.models.support.base import Adapter, Prompt
+
+LAYERS = 6
+SIZES: dict[str, Any] = {"width": 64, "vision_layers": 4, "decoder_layers": LAYERS}
+
+
+def small_gemma3(**options: Any) -> Adapter:
+    sizes = SIZES | {"vision_width": 32, "image_size": 168, "tokens": 36}
+    return random_gemma3(3, **sizes | options)
+
+
+def small_internvl(**options: Any) -> Adapter:
+    return random_internvl(3, **SIZES | {"vision_width": 32, "image_size": 168} | options)
+
+
+def small_llava_next_video(**options: Any) -> Adapter:
+    return random_llava_next_video(3, **SIZES | {"image_size": 84} | options)
+
+
+SMALL: dict[str, Callable[..., Adapter]] = {
+    "gemma3": small_gemma3,
+    "internvl": small_internvl,
+    "llava_next_video": small_llava_next_video,
+}
+FRAMES = {"llava_next_video": 4}  # of families that take videos
+
+
+def small_family(name: str, attention: str = "sdpa", **options: Any) -> Adapter:
+    adapter = SMALL[name](**options)
+    adapter.model.set_attn_implementation(attention)
+    adapter.model.generation_config.eos_token_id = None
+    return adapter
+
+
+def family_prompt(adapter: Adapter, seed: int = 0) -> Prompt:
+    return adapter.prepare(family_media(adapter.family, seed), QUESTION)
+
+
+def family_media(family: str, seed: int = 0, height: int = 70, width: int = 90) -> Media:
+    """Noise: a picture, or a video for the families that take one."""
+    if family not in FRAMES:
+        return noise_media(seed, height, width)
+    count = FRAMES[family]
+    frames = [noise_media(seed + 100 * frame, height, width).frames[0] for frame in range(count)]
+    return Media(np.stack(frames), tuple(map(float, range(count))), "video", "noise.mp4", "0" * 64)
+
+
+def family_session(adapter: Adapter) -> Session:
+    family = adapter.family
+    facts = ModelFacts("small", family, "random", "float32", "cpu", "sdpa", adapter.shape)
+    return Session(adapter, facts)
+
+
+def own_arguments(adapter: Adapter, prompt: Prompt) -> dict[str, Any]:
+    """What the library's own forward takes for the prompt."""
+    arguments: dict[str, Any] = dict(prompt.encoder_inputs)
+    if adapter.family == "gemma3":
+        types = torch.zeros_like(prompt.input_ids)
+        types[0, prompt.visual_index] = 1
+        arguments["token_type_ids"] = types
+    return arguments
+
+
+@torch.inference_mode()
+def own_logits(
+    adapter: Adapter, prompt: Prompt, forced: list[int], *, library_cache: bool = True
+) -> Tensor:
+    """(steps + 1, V) logits of the library's own forward, `forced` fed in.
+
+    Without `library_cache` no layer forgets what left its window: the masks alone hide it.
+    """
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=adapter.decoder.config) if library_cache else DynamicCache()
+    given = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+    output = adapter.model(input_ids=prompt.input_ids, **own_arguments(adapter, prompt), **given)
+    logits = [output.logits[0, -1]]
+    for step, token in enumerate(forced[:-1]):
+        position = torch.tensor([[prompt.prompt_tokens + step]])
+        ids = torch.tensor([[token]])
+        logits.append(adapter.model(input_ids=ids, position_ids=position, **given).logits[0, -1])
+    return torch.stack(logits)
+
+
+@contextmanager
+def family_oracle(adapter: Adapter, hidden: Hidden, prompt_tokens: int) -> Iterator[None]:
+    """The untouched model whose own masks also hide the columns of `hidden`."""
+    shape = adapter.shape.decoder
+    groups = shape.heads // shape.kv_heads
+
+    def hook(module: Any, args: Any, kwargs: Any) -> Any:
+        layer, rows = module.self_attn.layer_idx, args[0].shape[1]
+        past = kwargs["past_key_values"].get_seq_length(layer)
+        column, row = torch.arange(past + rows), torch.arange(rows)[:, None] + past
+        own = kwargs.get("attention_mask")
+        seen = (column <= row)[None, None] if own is None else own
+        seen = (seen if seen.dtype == torch.bool else seen > -1).expand(1, shape.heads, -1, -1)
+        blocked = torch.zeros(shape.heads, past + rows, dtype=torch.bool)
+        if layer in hidden.prefill:
+            blocked[:, :prompt_tokens] |= hidden.prefill[layer]
+        if past and layer in hidden.decode:
+            columns = hidden.decode[layer][past - prompt_tokens]
+            blocked[:, :prompt_tokens] |= columns.repeat_interleave(groups, 0)
+        seen = seen & ~blocked[None, :, None] | (column == row)
+        lowest = torch.finfo(torch.float32).min
+        kwargs["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, lowest)
+        return args, kwargs
+
+    blocks = adapter.decoder_layers
+    handles = [block.register_forward_pre_hook(hook, with_kwargs=True) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """What the narrow model of a family must have; written down from the published sizes."""
+
+    tokens: int
+    layers: int
+    rows: int
+
+
+NARROW = {
+    "gemma3": Narrow(256, 34, 4096),
+    "internvl": Narrow(256, 28, 1025),
+    "llava_next_video": Narrow(4 * 144, 32, 577),
+}
+
+
+def narrow_prompt(adapter: Adapter) -> Prompt:
+    media = family_media(adapter.family, 2, 40, 60)
+    return adapter.prepare(media, "what colour is the shape on the left?")

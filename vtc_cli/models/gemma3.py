@@ -1,0 +1,225 @@
+"""Gemma 3: a SigLIP tower whose rows are averaged to 16 x 16 tokens, a decoder with windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vtc_cli.core.errors import ModelError
+from vtc_cli.core.media import Media
+from vtc_cli.core.shape import ModelShape
+from vtc_cli.core.tokens import Grid
+from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
+from vtc_cli.models.support.geometry import patch_boxes
+from vtc_cli.models.support.offline import (
+    CONTROL_TOKENS,
+    FIRST_FREE,
+    byte_tokenizer,
+    random_model,
+    text_sizes,
+)
+from vtc_cli.models.support.parts import Parts, load_parts, picture_of, visual_places
+from vtc_cli.models.support.shapes import decoder_shape, tower_shape
+
+# The turns of the Gemma 3 report (arXiv 2503.19786) around picture and question.
+FALLBACK_TEMPLATE = "<start_of_turn>user\n{marker}{{question}}<end_of_turn>\n<start_of_turn>model\n"
+NARROW_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+CROPS = "the checkpoint asks for pan and scan: not done, the whole picture is one input"
+
+
+class Gemma3Adapter(Adapter):
+    """`Gemma3ForConditionalGeneration` (arXiv 2503.19786), one picture a prompt.
+
+    The tokens of the picture see each other in both directions, and most decoder layers see a
+    window only: both are in the masks, which the adapter has the model make from the token types.
+    The window counts the tokens that entered the decoder.
+    """
+
+    family: ClassVar[str] = "gemma3"
+    model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
+    provides: ClassVar[frozenset[str]] = frozenset(
+        {
+            "vision_features",
+            "projected_features",
+            "text_embeddings",
+            "attention_rows",
+            "keys",
+            "values",
+            "attention_output",
+            "attention_projection",
+            "hidden",
+        }
+    )
+
+    @classmethod
+    def load(cls, source: str, **options: Any) -> Gemma3Adapter:
+        """Load a local folder or a hub id.
+
+        Raises:
+            ModelError: a missing part, or not a SigLIP tower.
+        """
+        from transformers import Gemma3ForConditionalGeneration
+        from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+        parts = load_parts(source, Gemma3ImageProcessorPil.from_pretrained)
+        model: Any = Gemma3ForConditionalGeneration.from_pretrained(source, **options)
+        found = model.config.vision_config.model_type
+        if found != "siglip_vision_model":
+            raise ModelError(
+                f"a Gemma 3 with a {found} tower", where=source, allowed="siglip_vision_model"
+            )
+        return cls(model.eval(), parts)
+
+    @classmethod
+    def narrow(cls, seed: int) -> Gemma3Adapter:
+        """The depth and 256 tokens of Gemma-3-4B at width 64, its tower at width 16."""
+        return random_gemma3(seed, width=64, vision_width=16, vision_layers=27, decoder_layers=34)
+
+    @property
+    def shape(self) -> ModelShape:
+        """Sizes from the configuration."""
+        config = self.model.config
+        vision, text = config.vision_config, config.get_text_config(decoder=True)
+        patches = (vision.image_size // vision.patch_size) ** 2
+        return ModelShape(
+            vision=tower_shape(vision),
+            patch_inputs=vision.num_channels * vision.patch_size**2,
+            patches=patches,
+            class_tokens=0,
+            feature_layers=vision.num_hidden_layers,
+            projector=((vision.hidden_size, text.hidden_size),),
+            decoder=decoder_shape(text),
+            merged_patches=patches // config.mm_tokens_per_image,
+        )
+
+    @property
+    def tower_layers(self) -> Sequence[nn.Module]:
+        """SigLIP blocks."""
+        layers: Sequence[nn.Module] = self.model.model.vision_tower.encoder.layers
+        return layers
+
+    def tower_attention(self, layer: int) -> nn.Module:
+        """SigLIP self-attention of block `layer`."""
+        module: nn.Module = self.model.model.vision_tower.encoder.layers[layer].self_attn
+        return module
+
+    @property
+    def projector(self) -> nn.Module:
+        """The norm before the projection: behind the pooling, so one row a token."""
+        module: nn.Module = self.model.model.multi_modal_projector.mm_soft_emb_norm
+        return module
+
+    def rotary(self, hidden: Tensor, position_ids: Tensor, layer: int) -> Any:
+        """The embeddings of the layer's kind: windows and full layers turn at other rates."""
+        kind = self.decoder.config.layer_types[layer]
+        return self.decoder.rotary_emb(hidden, position_ids, kind)
+
+    def attention_window(self, layer: int) -> int | None:
+        """The sliding window of a local layer."""
+        config = self.decoder.config
+        local = config.layer_types[layer] == "sliding_attention"
+        return int(config.sliding_window) if local else None
+
+    def prepare(self, media: Media, question: str) -> Prompt:
+        """Format, tokenise and preprocess; one picture a prompt."""
+        picture = picture_of(media, self.family)
+        parts: Parts = self.processor
+        processor = parts.image_processor
+        pixels = processor(images=picture, return_tensors="pt", do_pan_and_scan=False)
+        input_ids = self._token_ids(question).to(self.device)
+        tokens = self.model.config.mm_tokens_per_image
+        side = int(tokens**0.5)
+        return Prompt(
+            input_ids=input_ids,
+            position_ids=torch.arange(input_ids.shape[1], device=self.device)[None],
+            visual_index=visual_places(input_ids, self.model.config.image_token_index, tokens),
+            encoder_inputs={
+                "pixel_values": pixels["pixel_values"].to(self.device, self.model.dtype)
+            },
+            grid=Grid(1, side, side),
+            patch_boxes=patch_boxes(processor, media.width, media.height, side, side),
+            question=question,
+            warnings=(CROPS,) if processor.do_pan_and_scan else (),
+        )
+
+    def _token_ids(self, question: str) -> Tensor:
+        """(1, S) ids of the prompt with the tokens of the picture between their two marks."""
+        config, parts = self.model.config, self.processor
+        begin, end = parts.token(config.boi_token_index), parts.token(config.eoi_token_index)
+        soft = parts.token(config.image_token_index) * config.mm_tokens_per_image
+        text = parts.prompt(FALLBACK_TEMPLATE.format(marker=begin), "image", question)
+        ids: Tensor = parts.token_ids(text, begin, f"\n\n{begin}{soft}{end}\n\n")
+        return ids
+
+    def encode(self, prompt: Prompt) -> EncoderOutput:
+        """Run tower and projector through the model's own method."""
+        output = self.model.model.get_image_features(**prompt.encoder_inputs, return_dict=True)
+        return EncoderOutput(output.pooler_output[0], output)
+
+    def carry(self, features: Tensor) -> EncoderOutput:
+        """The library's own output class without a tower's states."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return EncoderOutput(features, BaseModelOutputWithPooling())
+
+    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
+        """Features travel in the encoder's own output object."""
+        output.carrier.pooler_output = features[None]
+        return {"mm_encoder_outputs": {"image": output.carrier}}
+
+    def sequence_arguments(self, input_ids: Tensor) -> dict[str, Any]:
+        """Token types, from which the model makes the block of the picture in its masks."""
+        return {"token_type_ids": (input_ids == self.model.config.image_token_index).long()}
+
+
+def random_gemma3(
+    seed: int,
+    *,
+    width: int,
+    vision_width: int,
+    vision_layers: int,
+    decoder_layers: int,
+    heads: int = 4,
+    image_size: int = 896,
+    patch_size: int = 14,
+    tokens: int = 256,
+    sliding_window: int = 1024,
+) -> Gemma3Adapter:
+    """A seeded random Gemma 3 with its parts; five layers of six see a window only."""
+    from transformers import (
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3TextConfig,
+        SiglipVisionConfig,
+    )
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    text = Gemma3TextConfig(
+        **text_sizes(width, decoder_layers, heads, len(CONTROL_TOKENS) + len(NARROW_TOKENS)),
+        head_dim=width // heads,
+        query_pre_attn_scalar=width // heads,
+        sliding_window=sliding_window,
+    )
+    vision = SiglipVisionConfig(
+        hidden_size=vision_width,
+        intermediate_size=4 * vision_width,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=heads // 2,
+        image_size=image_size,
+        patch_size=patch_size,
+        vision_use_head=False,
+    )
+    config = Gemma3Config(
+        text_config=text,
+        vision_config=vision.to_dict(),
+        mm_tokens_per_image=tokens,
+        boi_token_index=FIRST_FREE,
+        eoi_token_index=FIRST_FREE + 1,
+        image_token_index=FIRST_FREE + 2,
+    )
+    images = Gemma3ImageProcessorPil(size={"height": image_size, "width": image_size})
+    model = random_model(Gemma3ForConditionalGeneration, config, seed)
+    return Gemma3Adapter(model, Parts(byte_tokenizer(NARROW_TOKENS), images))

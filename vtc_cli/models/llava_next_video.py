@@ -1,0 +1,293 @@
+"""LLaVA-NeXT-Video: a CLIP tower for each frame, its patches pooled 2 x 2, frames in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vtc_cli.core.errors import MediaError, ModelError
+from vtc_cli.core.media import Media
+from vtc_cli.core.shape import ModelShape
+from vtc_cli.core.tokens import Grid
+from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
+from vtc_cli.models.support.geometry import patch_boxes
+from vtc_cli.models.support.offline import (
+    CONTROL_TOKENS,
+    FIRST_FREE,
+    byte_tokenizer,
+    random_model,
+    text_sizes,
+)
+from vtc_cli.models.support.parts import Parts, config_file, load_parts, visual_places
+from vtc_cli.models.support.shapes import decoder_shape, tower_shape
+
+FALLBACK_TEMPLATE = "USER: {marker}\n{{question}} ASSISTANT:"  # as in the published checkpoints
+NARROW_TOKENS = ("<image>", "<video>")
+FRAME_FIELDS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+
+
+class LlavaNextVideoAdapter(Adapter):
+    """`LlavaNextVideoForConditionalGeneration` (LLaVA-NeXT blog, April 2024), one video a prompt.
+
+    Every frame of the media is used; choosing frames is the reader's work.
+    """
+
+    family: ClassVar[str] = "llava_next_video"
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
+    provides: ClassVar[frozenset[str]] = frozenset(
+        {
+            "vision_features",
+            "projected_features",
+            "text_embeddings",
+            "attention_rows",
+            "keys",
+            "values",
+            "attention_output",
+            "attention_projection",
+            "hidden",
+        }
+    )
+
+    @classmethod
+    def load(cls, source: str, **options: Any) -> LlavaNextVideoAdapter:
+        """Load a local folder or a hub id.
+
+        Raises:
+            ModelError: a missing part, or a tower or pooling that this adapter does not know.
+        """
+        from transformers import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
+
+        _check(LlavaNextVideoConfig.from_pretrained(source), source)
+        parts = load_parts(source, _frame_processor)
+        model: Any = LlavaNextVideoForConditionalGeneration.from_pretrained(source, **options)
+        return cls(model.eval(), parts)
+
+    @classmethod
+    def narrow(cls, seed: int) -> LlavaNextVideoAdapter:
+        """The depth and 144 tokens a frame of LLaVA-NeXT-Video-7B at width 32."""
+        return random_llava_next_video(seed, width=32, vision_layers=24, decoder_layers=32)
+
+    @property
+    def shape(self) -> ModelShape:
+        """Sizes from the configuration."""
+        config = self.model.config
+        vision, text = config.vision_config, config.get_text_config(decoder=True)
+        depth, layer = vision.num_hidden_layers, config.vision_feature_layer
+        linear = self.projector.linear_1, self.projector.linear_2
+        return ModelShape(
+            vision=tower_shape(vision),
+            patch_inputs=vision.num_channels * vision.patch_size**2,
+            patches=(vision.image_size // vision.patch_size) ** 2,
+            class_tokens=1,
+            feature_layers=layer if layer >= 0 else depth + 1 + layer,
+            projector=tuple((part.in_features, part.out_features) for part in linear),
+            decoder=decoder_shape(text),
+            merged_patches=config.spatial_pool_stride**2,
+        )
+
+    @property
+    def tower_layers(self) -> Sequence[nn.Module]:
+        """CLIP blocks; the frames are their batch."""
+        layers: Sequence[nn.Module] = self.model.model.vision_tower.encoder.layers
+        return layers
+
+    def tower_attention(self, layer: int) -> nn.Module:
+        """CLIP self-attention of block `layer`."""
+        module: nn.Module = self.model.model.vision_tower.encoder.layers[layer].self_attn
+        return module
+
+    @property
+    def projector(self) -> Any:
+        """The two-layer MLP behind the pooling."""
+        return self.model.model.multi_modal_projector
+
+    def prepare(self, media: Media, question: str) -> Prompt:
+        """Format, tokenise and preprocess; one video a prompt.
+
+        Raises:
+            MediaError: a picture.
+        """
+        if media.kind != "video":
+            raise MediaError(
+                "a picture",
+                where=media.path,
+                allowed="a video: pictures at any resolution are not built in for this family",
+                hint="choose a model of a picture family, for instance narrow:llava",
+            )
+        config, frames = self.model.config, media.frames.shape[0]
+        vision = config.vision_config
+        side = vision.image_size // vision.patch_size // config.spatial_pool_stride
+        input_ids = self._token_ids(question, frames * side**2).to(self.device)
+        places = visual_places(input_ids, config.video_token_index, frames * side**2)
+        return Prompt(
+            input_ids=input_ids,
+            position_ids=torch.arange(input_ids.shape[1], device=self.device)[None],
+            visual_index=places,
+            encoder_inputs={"pixel_values_videos": self._pixels(media)},
+            grid=Grid(frames, side, side),
+            patch_boxes=self._boxes(media, side),
+            question=question,
+            warnings=self._warnings(input_ids),
+        )
+
+    def _pixels(self, media: Media) -> Tensor:
+        """(1, F, 3, H, W) of all frames.
+
+        Raises:
+            ModelError: the processor makes frames of another size than the tower takes.
+        """
+        frames = [media.picture(index) for index in range(media.frames.shape[0])]
+        processed = self.processor.image_processor(images=frames, return_tensors="pt")
+        pixels: Tensor = processed["pixel_values"]
+        side = self.model.config.vision_config.image_size
+        if tuple(pixels.shape[-2:]) != (side, side):
+            raise ModelError(
+                f"frames of {pixels.shape[-2]} x {pixels.shape[-1]} pixels from the processor",
+                allowed=f"{side} x {side}, as the vision tower takes",
+                hint="check size and crop_size in the checkpoint's processor configuration",
+            )
+        return pixels[None].to(self.device, self.model.dtype)
+
+    def _boxes(self, media: Media, side: int) -> NDArray[np.float64]:
+        """(F x side x side, 4) boxes in the pixels of a frame, the same for every frame."""
+        processor = self.processor.image_processor
+        boxes = patch_boxes(processor, media.width, media.height, side, side)
+        return np.tile(boxes, (media.frames.shape[0], 1))
+
+    def _warnings(self, input_ids: Tensor) -> tuple[str, ...]:
+        known, length = self.decoder.config.max_position_embeddings, input_ids.shape[1]
+        if length <= known:
+            return ()
+        return (f"a prompt of {length} tokens; the decoder was trained on {known} at most",)
+
+    def _token_ids(self, question: str, tokens: int) -> Tensor:
+        """(1, S) ids of the prompt with the tokens of all frames in a row."""
+        parts: Parts = self.processor
+        video = parts.token(self.model.config.video_token_index)
+        text = parts.prompt(FALLBACK_TEMPLATE.format(marker=video), "video", question)
+        return parts.token_ids(text, video, video * tokens)
+
+    def encode(self, prompt: Prompt) -> EncoderOutput:
+        """Run tower, pooling and projector through the model's own method."""
+        output = self.model.model.get_video_features(**prompt.encoder_inputs, return_dict=True)
+        return EncoderOutput(output.pooler_output[0], output)
+
+    def carry(self, features: Tensor) -> EncoderOutput:
+        """The library's own output class without a tower's states."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return EncoderOutput(features, BaseModelOutputWithPooling())
+
+    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
+        """Features travel in the encoder's own output object."""
+        output.carrier.pooler_output = features[None]
+        return {"mm_encoder_outputs": {"video": output.carrier}}
+
+
+def _frame_processor(source: str) -> Any:
+    """A Pillow processor with the settings that the checkpoint has for frames of videos."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    nested = _json(source, "processor_config.json").get("video_processor")
+    settings = nested or _json(source, "video_preprocessor_config.json")
+    settings = settings or _json(source, "preprocessor_config.json")
+    if not settings:
+        raise OSError("no video_preprocessor_config.json and no preprocessor_config.json")
+    return CLIPImageProcessorPil(**{k: settings[k] for k in FRAME_FIELDS if k in settings})
+
+
+def _json(source: str, name: str) -> dict[str, Any]:
+    """A configuration file, empty if there is none."""
+    path = config_file(source, name)
+    found: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _check(config: Any, source: str) -> None:
+    """Refuse what the adapter would get wrong.
+
+    Raises:
+        ModelError: another tower, several feature layers, a pooling that does not fit.
+    """
+    vision = config.vision_config
+    side = vision.image_size // vision.patch_size
+    faults = {
+        f"a {vision.model_type} tower": vision.model_type != "clip_vision_model",
+        "features of several tower layers": not isinstance(config.vision_feature_layer, int),
+        f"features by {config.vision_feature_select_strategy!r}": (
+            config.vision_feature_select_strategy != "default"
+        ),
+        f"{config.spatial_pool_mode} pooling": config.spatial_pool_mode not in ("average", "max"),
+        f"{side} patches a side pooled by {config.spatial_pool_stride}": (
+            side % config.spatial_pool_stride != 0
+        ),
+    }
+    for found, wrong in faults.items():
+        if wrong:
+            raise ModelError(
+                found,
+                where=source,
+                allowed="a CLIP tower, one feature layer without [CLS], average or max pooling "
+                "that divides the patches evenly",
+            )
+
+
+def random_llava_next_video(
+    seed: int,
+    *,
+    width: int,
+    vision_layers: int,
+    decoder_layers: int,
+    heads: int = 4,
+    image_size: int = 336,
+    patch_size: int = 14,
+) -> LlavaNextVideoAdapter:
+    """A seeded random LLaVA-NeXT-Video with its parts."""
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaNextVideoConfig,
+        LlavaNextVideoForConditionalGeneration,
+    )
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    vision = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=heads,
+        image_size=image_size,
+        patch_size=patch_size,
+        projection_dim=width,
+    )
+    special = len(CONTROL_TOKENS) + len(NARROW_TOKENS)
+    config = LlavaNextVideoConfig(
+        vision_config=vision,
+        text_config=LlamaConfig(**text_sizes(width, decoder_layers, heads, special)),
+        image_token_index=FIRST_FREE,
+        video_token_index=FIRST_FREE + 1,
+        vision_feature_layer=-2,
+    )
+    frames = CLIPImageProcessorPil(
+        size={"shortest_edge": image_size},
+        crop_size={"height": image_size, "width": image_size},
+    )
+    model = random_model(LlavaNextVideoForConditionalGeneration, config, seed)
+    return LlavaNextVideoAdapter(model, Parts(byte_tokenizer(NARROW_TOKENS), frames))
