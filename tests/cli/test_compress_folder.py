@@ -214,6 +214,15 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
+# A shell that starts the suite in the background has told it to ignore interrupts.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vtc_cli.__main__ import main
+main()
+"""
+
+
 def lines_of(terminal: int) -> Iterator[str]:
     """What a process writes to its terminal, until it ends."""
     while True:
@@ -233,7 +242,7 @@ def test_an_interrupted_folder_goes_on_where_it_stopped(
     target = tmp_path / "out"
     main, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "vtc_cli", "compress", str(many), "-o", str(target), *OPTIONS],
+        [sys.executable, "-c", INTERRUPTIBLE, "compress", str(many), "-o", str(target), *OPTIONS],
         stdout=subprocess.PIPE,
         stderr=terminal,
         cwd=ROOT,
