@@ -19,13 +19,15 @@ def signals(
     *,
     attention: Tensor | None = None,
     cls: Tensor | None = None,
+    relevance: Tensor | None = None,
     output: Tensor | None = None,
     layer: int = -1,
     entering: int | None = None,
     budget: LayerBudget | None = None,
+    processed: tuple[int, ...] = (),
     decoder_layers: int = 32,
 ) -> Signals:
-    """`attention` (T, N) is given to every head of two; `cls` is (N,)."""
+    """`attention` (T, N) is given to every head of two; `cls` is (N,), `relevance` (F,)."""
     producers = {}
     if attention is not None:
         rows = attention.expand(2, -1, -1)
@@ -34,6 +36,8 @@ def signals(
         )
     if cls is not None:
         producers["vision_cls_attention"] = lambda layer: Produced(cls)
+    if relevance is not None:
+        producers["frame_relevance"] = lambda: Produced(relevance, source="a test")
     if output is not None:
         producers["attention_output"] = lambda: Produced(output)
         producers["attention_projection"] = lambda: Produced(output * 2)
@@ -44,6 +48,7 @@ def signals(
         original_tokens=grid.tokens,
         layer=layer,
         entering_tokens=entering,
+        processed_tokens=processed,
         budget=budget,
     )
 

@@ -36,6 +36,7 @@ def view_of(tokens: TokenTable, fill: float = 0.1) -> Any:
         tokens.grid,
         attention=torch.full((3, count), fill),
         cls=torch.full((count,), fill),
+        relevance=torch.full((tokens.grid.frames,), fill),
         output=tokens.features,
         layer=3,
         entering=count,

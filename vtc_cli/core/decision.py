@@ -10,6 +10,8 @@ from torch import Tensor
 
 from vtc_cli.core.errors import StageError
 
+MARKS = {"protect": torch.bool, "segment": torch.int64, "key": torch.bool}
+
 
 @dataclass(frozen=True, eq=False)
 class Decision:
@@ -21,6 +23,8 @@ class Decision:
         mix: sparse COO (K, N) float32; row k holds the weights of the incoming rows that make
             survivor k and sums to 1. Pure pruning has a single 1 a row; a zero column is dropped.
         protect: (K,) bool, survivors that no later stage may drop; None leaves marks as they are.
+        segment: (K,) int64, the event of each survivor; None leaves events as they are.
+        key: (K,) bool, survivors of a key event; None leaves marks as they are.
         scores: (N,) float32, what the rows were ranked by, for reports; None if there was no rank.
         note: a few words for the report, for instance "33 windows merged".
         flops: operations of the decision itself (2 a multiply-add), without its signals.
@@ -30,6 +34,8 @@ class Decision:
     keep: Tensor
     mix: Tensor
     protect: Tensor | None = None
+    segment: Tensor | None = None
+    key: Tensor | None = None
     scores: Tensor | None = None
     note: str = ""
     flops: int = 0
@@ -49,8 +55,10 @@ class Decision:
             raise StageError("keep names a row that did not come in", allowed=f"0..{columns - 1}")
         if torch.unique(keep).shape[0] != rows:
             raise StageError("keep names a row twice")
-        if self.protect is not None and self.protect.shape != (rows,):
-            raise StageError(f"protect is {tuple(self.protect.shape)}, {rows} rows survive")
+        for name, marks in self.marks().items():
+            if marks.shape != (rows,) or marks.dtype != MARKS[name]:
+                found = f"{name} is {marks.dtype} {tuple(marks.shape)}, {rows} rows survive"
+                raise StageError(found, allowed=f"{MARKS[name]} ({rows},)")
         sums = torch.sparse.sum(self.mix, dim=1).to_dense() if rows else torch.zeros(0)
         if not torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
             raise StageError("a row of mix does not sum to 1")
@@ -96,6 +104,11 @@ class Decision:
         ).coalesce()
         return cls(keep=keep.to(torch.int64), mix=mix, **extra)  # type: ignore[arg-type]
 
+    def marks(self) -> dict[str, Tensor]:
+        """The given (K,) marks of survivors by the name of their column."""
+        named = {name: getattr(self, name) for name in MARKS}
+        return {name: marks for name, marks in named.items() if marks is not None}
+
     @property
     def incoming_tokens(self) -> int:
         """N, rows before the decision."""
@@ -124,6 +137,15 @@ class Decision:
         flat = rows.reshape(rows.shape[0], -1).float()
         mixed: Tensor = torch.sparse.mm(self.mix, flat)
         return mixed.to(rows.dtype).reshape(self.kept_tokens, *rows.shape[1:])
+
+    def shares(self) -> Tensor:
+        """(P,) float32: what part of its incoming row each weight of `mix` takes up.
+
+        1 unless survivors share a row, as the overlapping windows of an interpolation do.
+        """
+        column, values = self.mix.indices()[1], self.mix.values()
+        totals = torch.zeros(self.incoming_tokens, dtype=values.dtype, device=values.device)
+        return values / totals.index_add(0, column, values)[column]
 
     def used(self) -> Tensor:
         """(N,) bool: incoming rows that live on, alone or inside a mean."""

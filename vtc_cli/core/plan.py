@@ -11,7 +11,7 @@ from vtc_cli.core.signals import TEXT_SIGNALS
 from vtc_cli.core.stage import DecodeStage, EncoderStage, PrefillStage, Stage
 
 StageT = TypeVar("StageT", bound=Stage)
-Positions = Literal["original", "renumbered"]
+Positions = Literal["original", "entered", "renumbered"]
 Fidelity = Literal["sound", "official"]
 
 
@@ -50,9 +50,11 @@ class Plan:
         path: file of the recipe.
         sha256: hash of the recipe file.
         fidelity: sound behaviour or the official code's.
-        positions: `original` keeps the position ids of the uncompressed prompt; `renumbered` counts
-            0, 1, 2, ... anew in every layer, and while decoding each layer takes its own number of
-            cached entries as the position of the query (what forks of model code do).
+        positions: `original` keeps the position ids of the uncompressed prompt; `entered` counts
+            0, 1, 2, ... once at the door of the decoder, behind the encoder stages, and keeps these
+            ids from there on; `renumbered` counts anew in every layer, and while decoding each
+            layer takes its own number of cached entries as the position of the query (what forks of
+            model code do).
         encoder: in order.
         prefill: in order.
         decode: in order.

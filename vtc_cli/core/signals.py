@@ -22,6 +22,7 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "vision_features": "(N, d_vision) states that enter the projector",
     "vision_keys": "(N, heads x head_dim) keys of a tower layer",
     "projected_features": "(N, d) visual features at the door of the decoder",
+    "frame_relevance": "(F,) likeness of each frame to the text after the visual tokens",
     "text_embeddings": "(T, d) embeddings of the text after the visual tokens",
     "attention_rows": "(heads, Q, N) decoder attention from text rows to the visual tokens",
     "keys": "(kv_heads, N, head_dim) decoder keys of the visual tokens, after RoPE",
@@ -33,15 +34,33 @@ SIGNAL_NAMES: Mapping[str, str] = {
 
 # Signals that depend on the question. The others are of the visual tokens alone: these stand before
 # the question, and a causal decoder lets them see nothing behind them.
-TEXT_SIGNALS = frozenset({"text_embeddings", "attention_rows"})
+TEXT_SIGNALS = frozenset({"text_embeddings", "attention_rows", "frame_relevance"})
+
+# Signals that the engine makes of others: a family that provides those has these too.
+DERIVED_SIGNALS: Mapping[str, frozenset[str]] = {
+    "frame_relevance": frozenset({"projected_features", "text_embeddings"}),
+}
+
+
+def with_derived(provided: frozenset[str]) -> frozenset[str]:
+    """The signals of a family and those that can be made of them."""
+    made = {name for name, parts in DERIVED_SIGNALS.items() if parts <= provided}
+    return provided | made
 
 
 @dataclass(frozen=True)
 class Produced:
-    """What a producer returns: the tensor and the operations it took (2 a multiply-add)."""
+    """What a producer returns.
+
+    Attributes:
+        value: the tensor.
+        flops: operations it took, 2 a multiply-add.
+        source: what it was made of, for signals that can be made in several ways.
+    """
 
     value: Tensor
     flops: int = 0
+    source: str = ""
 
 
 Producer = Callable[..., Produced]
@@ -65,6 +84,7 @@ class Signals:
         grid: geometry of the original tokens.
         original_tokens: N0.
         entering_tokens: visual tokens that entered decoder layer 0; None before that is known.
+        processed_tokens: visual tokens that each decoder layer before this one has processed.
         budget: the layer average asked for, or None.
         generator: seeded source of randomness on the CPU.
         cost: what was spent so far.
@@ -79,18 +99,21 @@ class Signals:
         original_tokens: int,
         layer: int = -1,
         entering_tokens: int | None = None,
+        processed_tokens: tuple[int, ...] = (),
         budget: LayerBudget | None = None,
         seed: int = 0,
         synchronize: Callable[[], None] = lambda: None,
     ) -> None:
         self._producers = producers
         self._values: dict[tuple[object, ...], Tensor] = {}
+        self._sources: dict[str, str] = {}
         self._synchronize = synchronize
         self.layer = layer
         self.decoder_layers = decoder_layers
         self.grid = grid
         self.original_tokens = original_tokens
         self.entering_tokens = entering_tokens
+        self.processed_tokens = processed_tokens
         self.budget = budget
         self.generator = torch.Generator().manual_seed(seed)
         self.cost = SignalCost()
@@ -118,6 +141,10 @@ class Signals:
     def projected_features(self) -> Tensor:
         """(N, d): visual features at the door of the decoder."""
         return self._value("projected_features")
+
+    def frame_relevance(self) -> Tensor:
+        """(F,) float32: likeness of each frame to the text that follows the visual tokens."""
+        return self._value("frame_relevance")
 
     def text_embeddings(self) -> Tensor:
         """(T, d): embeddings of the text tokens that follow the visual tokens."""
@@ -151,6 +178,10 @@ class Signals:
         """(N, d): output of the layer before."""
         return self._value("hidden")
 
+    def source_of(self, name: str) -> str:
+        """What the signal `name`, asked for before, was made of; empty if there is one way only."""
+        return self._sources.get(name, "")
+
     def _value(self, name: str, **arguments: object) -> Tensor:
         key = (name, *sorted(arguments.items()))
         if key not in self._values:
@@ -172,4 +203,5 @@ class Signals:
         self.cost.ms += (time.perf_counter() - start) * 1000
         self.cost.flops += produced.flops
         self.cost.names.append(name)
+        self._sources[name] = produced.source
         return produced.value

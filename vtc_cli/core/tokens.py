@@ -36,6 +36,7 @@ class TokenTable:
         span: (N,) int64, which image or video of the prompt.
         frame: (N,) int64, frame number inside the span.
         segment: (N,) int64, event id, -1 if none.
+        key: (N,) bool, rows of a key event, which stages may treat better than others.
         size: (N,) float32, how many original tokens the row stands for.
         protected: (N,) bool, rows that no stage may drop.
         anchor: (N,) int64, the original token whose place (and position id) the row takes.
@@ -48,6 +49,7 @@ class TokenTable:
     span: Tensor
     frame: Tensor
     segment: Tensor
+    key: Tensor
     size: Tensor
     protected: Tensor
     anchor: Tensor
@@ -71,6 +73,7 @@ class TokenTable:
             span=torch.full_like(index, span),
             frame=frame,
             segment=torch.full_like(index, -1),
+            key=torch.zeros(count, dtype=torch.bool, device=device),
             size=weights,
             protected=torch.zeros(count, dtype=torch.bool, device=device),
             anchor=index,
@@ -107,7 +110,7 @@ class TokenTable:
             raise StageError("the decision drops protected tokens")
         keep, pairs = decision.keep, decision.mix.indices()
         sizes = torch.zeros(decision.kept_tokens, device=self.size.device)
-        sizes = sizes.index_add(0, pairs[0], self.size[pairs[1]])
+        sizes = sizes.index_add(0, pairs[0], self.size[pairs[1]] * decision.shares())
         protected = torch.zeros(decision.kept_tokens, device=self.size.device)
         protected = protected.index_add(0, pairs[0], self.protected[pairs[1]].float()) > 0
         if decision.protect is not None:
@@ -118,7 +121,8 @@ class TokenTable:
             position=decision.apply(self.position),
             span=self.span[keep],
             frame=self.frame[keep],
-            segment=self.segment[keep],
+            segment=self.segment[keep] if decision.segment is None else decision.segment,
+            key=self.key[keep] if decision.key is None else decision.key,
             size=sizes,
             protected=protected,
             anchor=self.anchor[keep],

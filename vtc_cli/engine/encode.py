@@ -15,6 +15,7 @@ from vtc_cli.core.signals import Produced, Producer
 from vtc_cli.core.stage import EncoderStage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.hooks import HookSet
+from vtc_cli.engine.relevance import own_relevance
 from vtc_cli.engine.step import RowMap, Scene, decide
 from vtc_cli.engine.tap import AttentionTap, Capture
 from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
@@ -132,6 +133,7 @@ class _Encoder:
         if self._entering_projector is not None:
             producers["vision_features"] = lambda: Produced(self._features_before_projector())
             producers["projected_features"] = lambda: Produced(self._table_features())
+            producers["frame_relevance"] = self._frame_relevance
         return producers
 
     def _features_before_projector(self) -> Tensor:
@@ -175,8 +177,16 @@ class _Encoder:
         return Produced(keys.index_select(0, rows))
 
     def _text_embeddings(self) -> Produced:
+        return Produced(self._text())
+
+    def _text(self) -> Tensor:
         after = int(self._prompt.visual_index.max()) + 1
-        return Produced(self._adapter.text_embeddings(self._prompt.input_ids[0, after:]))
+        return self._adapter.text_embeddings(self._prompt.input_ids[0, after:])
+
+    def _frame_relevance(self) -> Produced:
+        assert self._table is not None
+        table, frames = self._table, self._prompt.grid.frames
+        return own_relevance(table.features, table.frame, frames, self._text())
 
 
 def _tower_fields(planned: Planned[EncoderStage]) -> list[int]:

@@ -220,7 +220,8 @@ class _Prefill:
         if len(table) == 0:
             return hidden
         entering = len(self._entry.sequence.table)
-        signals = self._scene.signals(self._producers(layer), layer, entering)
+        processed = tuple(len(sequence.table) for sequence in self._layers)
+        signals = self._scene.signals(self._producers(layer), layer, entering, processed)
         decision, table = decide(planned, table, signals, self._scene)
         if decision.is_identity:
             self._now = Sequence(self._now.entry, self._now.visual, table)

@@ -66,8 +66,8 @@ class Entry:
     Attributes:
         input_ids: (1, n) with one placeholder a visual token.
         position_ids: (..., 1, n).
-        next_position: (..., 1, 1) position of the first generated token behind the uncompressed
-            prompt; a renumbering plan places it anew in every layer.
+        next_position: (..., 1, 1) position of the first generated token: behind the uncompressed
+            prompt, or behind this one where its ids were counted anew.
         sequence: the bookkeeping.
     """
 
@@ -96,6 +96,7 @@ def enter(prompt: Prompt, table: TokenTable, *, renumbered: bool) -> Entry:
     if renumbered:
         counted = torch.arange(source.shape[0], device=kept.device)
         positions = counted.expand_as(positions)
+        following = torch.full_like(following, source.shape[0])
     place = stays.cumsum(0) - 1
     sequence = Sequence(
         entry=torch.arange(source.shape[0], device=kept.device), visual=place[slots], table=table

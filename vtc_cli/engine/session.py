@@ -115,7 +115,7 @@ class Session:
         scene = self._scene(trace, prompt, seed)
         with _memory_errors(), torch.inference_mode(), _seeded(seed):
             encoded = encode(self.adapter, prompt, plan, scene)
-            entry = enter(prompt, encoded.table, renumbered=plan.positions == "renumbered")
+            entry = enter(prompt, encoded.table, renumbered=_counts_anew(plan, prompt))
             cache = logical_cache(scene.decoder_layers)
             final = prefill_until_decided(self.adapter, encoded, entry, plan, scene, cache, stop)
         return Compressed(trace, encoded.table, final.table)
@@ -174,7 +174,8 @@ class Session:
         encoded = self._encoded(request, scene)
         lap_ms = watch.lap_ms()
         timing = Timings(vision_ms=lap_ms if request.tokens is None else None)
-        entry = enter(request.prompt, encoded.table, renumbered=renumbered)
+        anew = _counts_anew(plan, request.prompt)
+        entry = enter(request.prompt, encoded.table, renumbered=anew)
         first, layers = prefill(adapter, encoded, entry, plan, scene, cache, request.observer)
         trace.first_logits = first.float().cpu()
         timing.prefill_ms, timing.ttft_ms = watch.lap_ms(), watch.total_ms()
@@ -258,6 +259,16 @@ class Compressed:
     trace: Trace
     entering: TokenTable
     final: TokenTable
+
+
+def _counts_anew(plan: Plan, prompt: Prompt) -> bool:
+    """Whether position ids are counted at the decoder's door.
+
+    Ids with several axes are places in space and time: pooling leaves no gaps in them that
+    `entered` would have to close, and counting would lose the places.
+    """
+    plain = prompt.position_ids.ndim == 2
+    return plan.positions == "renumbered" or (plan.positions == "entered" and plain)
 
 
 def _given(table: TokenTable) -> Given:

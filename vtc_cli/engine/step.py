@@ -35,7 +35,11 @@ class Scene:
     device: torch.device
 
     def signals(
-        self, producers: Mapping[str, Producer], layer: int, entering_tokens: int | None
+        self,
+        producers: Mapping[str, Producer],
+        layer: int,
+        entering_tokens: int | None,
+        processed_tokens: tuple[int, ...] = (),
     ) -> Signals:
         """A fresh view for one decision at `layer`."""
         return Signals(
@@ -45,6 +49,7 @@ class Scene:
             original_tokens=self.grid.tokens,
             layer=layer,
             entering_tokens=entering_tokens,
+            processed_tokens=processed_tokens,
             budget=self.budget,
             seed=self.seed,
             synchronize=lambda: synchronize(self.device),

@@ -10,6 +10,7 @@ from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.errors import BudgetError, RecipeError, SignalError, VtcError
 from vtc_cli.core.plan import Fidelity, Plan, Planned, Positions
 from vtc_cli.core.shape import ModelShape
+from vtc_cli.core.signals import with_derived
 from vtc_cli.core.stage import EncoderStage, PrefillStage, Stage
 from vtc_cli.recipe.layers import Scaled, literal_layers, scale_layers
 from vtc_cli.recipe.load import Recipe, StageUse
@@ -65,7 +66,7 @@ def resolve(
     """
     chosen = fidelity or recipe.file.fidelity or "sound"
     requested = recipe.file.default_budget if budget == "default" else budget
-    _check_signals(recipe, family_signals)
+    _check_signals(recipe, with_derived(family_signals))
     _check_budget(recipe, requested, chosen, original_tokens)
     target = _Target(recipe, shape, chosen, requested, exact_layers)
     planned, notes = _plan_stages(target)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vtc_cli.core.discover import nearest
+from vtc_cli.core.plan import Positions
 from vtc_cli.recipe.text import Document, Place
 
 PHASES = ("encoder", "prefill", "decode")
@@ -36,9 +37,7 @@ class RecipeFile(BaseModel):
     fidelity: Literal["sound", "official"] | None = Field(
         None, description="sound behaviour (the default) or bit for bit the official code's"
     )
-    positions: Literal["original", "renumbered"] | None = Field(
-        None, description="position ids of the tokens that stay"
-    )
+    positions: Positions | None = Field(None, description="position ids of the tokens that stay")
     encoder: list[StageEntry] = Field([], description="stages in the vision tower or behind it")
     prefill: list[StageEntry] = Field([], description="stages in the decoder over the prompt")
     decode: list[StageEntry] = Field([], description="cache policies")

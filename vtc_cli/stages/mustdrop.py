@@ -22,6 +22,7 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.stages.ops.allowance import tokens_allowed
+from vtc_cli.stages.ops.grid import require_whole_grid
 from vtc_cli.stages.ops.select import require_finite, top_indices
 from vtc_cli.stages.ops.windows import mean_pair_cosine, pair_cosine_flops, window_members
 
@@ -76,13 +77,7 @@ class SpatialMerge(EncoderStage):
 
     def _check_grid(self, tokens: TokenTable) -> None:
         grid = tokens.grid
-        untouched = torch.arange(grid.tokens, device=tokens.anchor.device)
-        if len(tokens) != grid.tokens or not torch.equal(tokens.anchor, untouched):
-            raise StageError(
-                f"{len(tokens)} tokens of a grid of {grid.tokens} are left",
-                allowed="the untouched grid",
-                hint="put spatial_merge before other encoder stages",
-            )
+        require_whole_grid(tokens, "spatial_merge")
         if self.fidelity == "official" and (grid.rows % self.window or grid.columns % self.window):
             raise StageError(
                 f"a grid of {grid.rows} x {grid.columns} does not divide into windows",

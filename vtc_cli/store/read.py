@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vtc_cli.core.decision import Decision
+from vtc_cli.core.decision import MARKS, Decision
 from vtc_cli.core.errors import StageError, TokenFileError, VtcError
 from vtc_cli.core.tokens import Grid, TokenTable
 from vtc_cli.store.head import FORMAT, FORMAT_VERSION, Head
@@ -53,15 +54,12 @@ class TokenFile:
 
     def decisions_on(self, device: torch.device) -> tuple[Decision, ...]:
         """The decisions of the prefill on `device`."""
-        return tuple(
-            replace(
-                decision,
-                keep=decision.keep.to(device),
-                mix=decision.mix.to(device),
-                protect=None if decision.protect is None else decision.protect.to(device),
-            )
-            for decision in self.decisions
-        )
+        return tuple(_decision_on(decision, device) for decision in self.decisions)
+
+
+def _decision_on(decision: Decision, device: torch.device) -> Decision:
+    moved: dict[str, Any] = {name: marks.to(device) for name, marks in decision.marks().items()}
+    return replace(decision, keep=decision.keep.to(device), mix=decision.mix.to(device), **moved)
 
 
 def read_head(path: Path) -> Head:
@@ -131,6 +129,7 @@ class _Reader:
             span=self._take(f"{prefix}span", (count,), WHOLE),
             frame=self._take(f"{prefix}frame", (count,), WHOLE),
             segment=self._take(f"{prefix}segment", (count,), WHOLE),
+            key=self._take(f"{prefix}key", (count,), torch.bool),
             size=self._numbers(f"{prefix}size", (count,)),
             protected=self._take(f"{prefix}protected", (count,), torch.bool),
             anchor=anchor,
@@ -144,11 +143,13 @@ class _Reader:
         keep = self._take(f"{prefix}keep", (-1,), WHOLE)
         self._within(f"{prefix}keep", keep, incoming)
         mix = self._sparse(f"{prefix}mix.", (int(keep.shape[0]), incoming))
-        protect = None
-        if f"{prefix}protect" in self._tensors:
-            protect = self._take(f"{prefix}protect", tuple(keep.shape), torch.bool)
+        marks: dict[str, Any] = {
+            name: self._take(prefix + name, tuple(keep.shape), dtype)
+            for name, dtype in MARKS.items()
+            if prefix + name in self._tensors
+        }
         try:
-            return Decision(keep=keep, mix=mix, protect=protect, note=note)
+            return Decision(keep=keep, mix=mix, note=note, **marks)
         except StageError as error:
             raise self.fault(f"{prefix.rstrip('.')}: {error.found}") from error
 

@@ -30,7 +30,7 @@ from vtc_cli.store.head import (
     StagePart,
 )
 
-COLUMNS = ("features", "position", "size", "protected", "anchor", "span", "frame", "segment")
+COLUMNS = ("features", "position", "size", "protected", "anchor", "span", "frame", "segment", "key")
 ENTERING = "entering."
 
 
@@ -190,6 +190,5 @@ def _decision_tensors(decision: Decision, prefix: str) -> dict[str, Tensor]:
         f"{prefix}mix.indices": decision.mix.indices(),
         f"{prefix}mix.values": decision.mix.values(),
     }
-    if decision.protect is not None:
-        tensors[f"{prefix}protect"] = decision.protect
+    tensors |= {prefix + name: marks for name, marks in decision.marks().items()}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,24 @@
+"""Conditions on the grid of tokens that a stage works over."""
+
+from __future__ import annotations
+
+import torch
+
+from vtc_cli.core.errors import StageError
+from vtc_cli.core.tokens import TokenTable
+
+
+def require_whole_grid(tokens: TokenTable, stage: str) -> None:
+    """See that every token of the grid is still there, unmoved.
+
+    Raises:
+        StageError: an earlier stage dropped, merged or moved some.
+    """
+    grid = tokens.grid
+    untouched = torch.arange(grid.tokens, device=tokens.anchor.device)
+    if len(tokens) != grid.tokens or not torch.equal(tokens.anchor, untouched):
+        raise StageError(
+            f"{len(tokens)} tokens of a grid of {grid.tokens} are left",
+            allowed="the untouched grid",
+            hint=f"put {stage} before other encoder stages",
+        )
