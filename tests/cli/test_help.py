@@ -60,6 +60,7 @@ def test_the_help_names_every_option_once_in_eighty_columns(
     assert captured.err == ""
     assert f"Usage: {' '.join(['vtc', *path])} " in captured.out
     assert max(len(line) for line in captured.out.splitlines()) <= 80
+    assert "Raises:" not in captured.out and "Args:" not in captured.out
     names = shown(captured.out)
     assert sorted(names) == sorted(set(names))
     assert set(names) == declared(path)

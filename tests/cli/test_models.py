@@ -39,7 +39,7 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dic
 def test_every_family_is_listed_with_its_signals(capsys: pytest.CaptureFixture[str]) -> None:
     found = listed(capsys)
     assert set(found) == set(sources("models"))
-    assert found["llava"]["signals"] == sorted(LlavaAdapter.provides)
+    assert found["llava"]["signals"] == sorted({*LlavaAdapter.provides, "frame_relevance"})
     assert found["llava"]["architectures"] == ["llava"]
 
 

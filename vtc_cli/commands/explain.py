@@ -15,11 +15,7 @@ from vtc_cli.metrics.definitions import DEFINITIONS, Definition, find
 def explain(
     topic: Annotated[str, typer.Argument(help="A figure (flops, kv, kl), a stage or a recipe.")],
 ) -> None:
-    """Print the definition of a figure, or what a stage or a recipe does.
-
-    Raises:
-        UsageError: nothing has that name.
-    """
+    """Print the definition of a figure, or what a stage or a recipe does."""
     definition = find(topic)
     if definition is not None:
         typer.echo(_text(definition))

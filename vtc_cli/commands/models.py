@@ -20,11 +20,7 @@ FitOption = Annotated[
 def models(
     fits: FitOption = None, format: FormatOption = "table", as_json: JsonOption = False
 ) -> None:
-    """List model families and the signals that they provide.
-
-    Raises:
-        VtcError: the recipe is unknown or has faults, or a family file cannot be used.
-    """
+    """List model families and the signals that they provide."""
     from vtc_cli.core.discover import sources
     from vtc_cli.models.support.load import family_class
 
@@ -44,17 +40,24 @@ def _row(family: type[Adapter], recipe: Recipe | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "family": family.family,
         "architectures": list(family.model_types),
-        "signals": sorted(family.provides),
+        "signals": sorted(_signals(family)),
     }
     return row if recipe is None else row | _fit(family, recipe)
+
+
+def _signals(family: type[Adapter]) -> frozenset[str]:
+    """What a family gives itself and what the engine makes of it."""
+    from vtc_cli.core.signals import with_derived
+
+    return with_derived(family.provides)
 
 
 def _fit(family: type[Adapter], recipe: Recipe) -> dict[str, Any]:
     """Whether every stage of the recipe gets its signals, in words and by stage."""
     lacking = {
-        use.name: sorted(use.cls.needs - family.provides)
+        use.name: sorted(use.cls.needs - _signals(family))
         for use in recipe.stages
-        if not use.cls.needs <= family.provides
+        if not use.cls.needs <= _signals(family)
     }
     reasons = [f"{name} needs {', '.join(signals)}" for name, signals in lacking.items()]
     return {"fits": "yes" if not lacking else f"no: {'; '.join(reasons)}", "lacking": lacking}
