@@ -77,7 +77,9 @@ class _Encoder:
                     hidden = self._inside(planned, layer, hidden)
             self._scene.trace.vision_rows.append(int(hidden.shape[1]))
             if layer in self._watched:
-                self._rows.start(layer, int(hidden.shape[1]) - self._class_tokens, hidden.device)
+                patches = int(hidden.shape[0] * (hidden.shape[1] - self._class_tokens))
+                tokens = patches // self._adapter.shape.merged_patches
+                self._rows.start(layer, tokens, hidden.device)
             return (hidden, *rest), {k: v for k, v in kwargs.items() if k != "hidden_states"}
 
         return hook
@@ -125,7 +127,7 @@ class _Encoder:
     def _producers(self) -> Mapping[str, Producer]:
         """Signals that exist at this point of the encoder."""
         producers: dict[str, Producer] = {"text_embeddings": self._text_embeddings}
-        if self._tap.captures:
+        if self._tap.batches:
             producers["vision_received_attention"] = self._received_attention
             producers["vision_keys"] = self._keys
             if self._class_tokens:
@@ -144,37 +146,40 @@ class _Encoder:
         assert self._table is not None
         return self._table.features
 
-    def _capture(self, layer: int) -> tuple[Capture, Tensor]:
-        """What tower layer `layer` kept and which of its patch rows the current tokens are."""
+    def _capture(self, layer: int) -> tuple[list[Capture], Tensor]:
+        """What tower layer `layer` kept of each frame; which tokens there the current ones are."""
         layer = layer % len(self._adapter.tower_layers)
-        if layer not in self._tap.captures:
+        if layer not in self._tap.batches:
             raise SignalError(
                 f"attention of tower layer {layer} is not known here",
-                allowed=f"layers {sorted(self._tap.captures)}",
+                allowed=f"layers {sorted(self._tap.batches)}",
                 hint="a stage sees only tower layers that ran before it",
             )
-        return self._tap.captures[layer], self._rows.rows(layer)
+        return self._tap.batches[layer], self._rows.rows(layer)
+
+    def _of_tokens(self, patches: list[Tensor], rows: Tensor) -> Tensor:
+        """Values of the patches of each frame (P, ...) as values of the current tokens."""
+        joined = self._adapter.pooled(torch.cat(patches), self._prompt.grid)
+        return joined.index_select(0, rows)
 
     def _cls_attention(self, layer: int) -> Produced:
-        capture, rows = self._capture(layer)
-        attention = capture.rows(torch.zeros(1, dtype=torch.int64, device=rows.device))
-        patches = attention[:, 0, self._class_tokens :].mean(dim=0)
-        return Produced(patches.index_select(0, rows), capture.row_flops(1))
+        captures, rows = self._capture(layer)
+        first = torch.zeros(1, dtype=torch.int64, device=rows.device)
+        lead = self._class_tokens
+        patches = [capture.rows(first)[:, 0, lead:].mean(dim=0) for capture in captures]
+        return Produced(self._of_tokens(patches, rows), sum(c.row_flops(1) for c in captures))
 
     def _received_attention(self, layer: int) -> Produced:
-        capture, rows = self._capture(layer)
-        total = int(capture.query.shape[1])
-        received = torch.zeros(total, device=rows.device)
-        for start in range(0, total, QUERY_BLOCK):
-            block = torch.arange(start, min(start + QUERY_BLOCK, total), device=rows.device)
-            received += capture.rows(block).sum(dim=(0, 1))
-        mean = received / (capture.query.shape[0] * total)
-        return Produced(mean[self._class_tokens :][rows], capture.row_flops(total))
+        captures, rows = self._capture(layer)
+        patches = [_received(capture)[self._class_tokens :] for capture in captures]
+        flops = sum(capture.row_flops(int(capture.query.shape[1])) for capture in captures)
+        return Produced(self._of_tokens(patches, rows), flops)
 
     def _keys(self, layer: int) -> Produced:
-        capture, rows = self._capture(layer)
-        keys = capture.key[:, self._class_tokens :].transpose(0, 1).flatten(1)
-        return Produced(keys.index_select(0, rows))
+        captures, rows = self._capture(layer)
+        lead = self._class_tokens
+        patches = [capture.key[:, lead:].transpose(0, 1).flatten(1) for capture in captures]
+        return Produced(self._of_tokens(patches, rows))
 
     def _text_embeddings(self) -> Produced:
         return Produced(self._text())
@@ -187,6 +192,16 @@ class _Encoder:
         assert self._table is not None
         table, frames = self._table, self._prompt.grid.frames
         return own_relevance(table.features, table.frame, frames, self._text())
+
+
+def _received(capture: Capture) -> Tensor:
+    """(K,) attention that each row receives, mean over heads and queries."""
+    total = int(capture.query.shape[1])
+    received = torch.zeros(total, device=capture.query.device)
+    for start in range(0, total, QUERY_BLOCK):
+        block = torch.arange(start, min(start + QUERY_BLOCK, total), device=received.device)
+        received += capture.rows(block).sum(dim=(0, 1))
+    return received / (capture.query.shape[0] * total)
 
 
 def _tower_fields(planned: Planned[EncoderStage]) -> list[int]:

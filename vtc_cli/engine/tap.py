@@ -80,7 +80,8 @@ class AttentionTap:
     def __init__(self, modules: Iterable[tuple[nn.Module, int]], implementation: str) -> None:
         self._layer_of = dict(modules)
         self._name = implementation
-        self.captures: dict[int, Capture] = {}
+        self.captures: dict[int, Capture] = {}  # by layer; of a batch the first row
+        self.batches: dict[int, list[Capture]] = {}  # every row: a tower's frames
 
     def __enter__(self) -> AttentionTap:
         if self._layer_of:
@@ -105,6 +106,7 @@ class AttentionTap:
         trace: TracebackType | None,
     ) -> None:
         self.captures.clear()
+        self.batches.clear()
         if self._layer_of:
             if self._local is None:
                 del self._table[self._name]
@@ -114,6 +116,7 @@ class AttentionTap:
     def release(self, layer: int) -> None:
         """Let go of what layer `layer` kept."""
         self.captures.pop(layer, None)
+        self.batches.pop(layer, None)
 
     def _call(
         self,
@@ -129,9 +132,18 @@ class AttentionTap:
         if layer is not None:
             causal = bool(getattr(module, "is_causal", False))
             scaling = float(options.get("scaling") or query.shape[-1] ** -0.5)
-            output = result[0][0].flatten(1)
-            seen = mask[0] if mask is not None and mask.ndim == 4 else None  # 2-D is padding
-            self.captures[layer] = Capture(
-                query[0], key[0], value[0], output, scaling, causal, seen
-            )
+            seen = mask if mask is not None and mask.ndim == 4 else None  # 2-D is padding
+            self.batches[layer] = [
+                Capture(
+                    query[row],
+                    key[row],
+                    value[row],
+                    result[0][row].flatten(1),
+                    scaling,
+                    causal,
+                    None if seen is None else seen[min(row, seen.shape[0] - 1)],
+                )
+                for row in range(query.shape[0])
+            ]
+            self.captures[layer] = self.batches[layer][0]
         return result

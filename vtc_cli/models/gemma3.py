@@ -42,7 +42,9 @@ class Gemma3Adapter(Adapter):
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     provides: ClassVar[frozenset[str]] = frozenset(
         {
+            "vision_received_attention",
             "vision_features",
+            "vision_keys",
             "projected_features",
             "text_embeddings",
             "attention_rows",

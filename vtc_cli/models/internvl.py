@@ -42,7 +42,10 @@ class InternVLAdapter(Adapter):
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
     provides: ClassVar[frozenset[str]] = frozenset(
         {
+            "vision_cls_attention",
+            "vision_received_attention",
             "vision_features",
+            "vision_keys",
             "projected_features",
             "text_embeddings",
             "attention_rows",

@@ -53,7 +53,10 @@ class LlavaNextVideoAdapter(Adapter):
     model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
     provides: ClassVar[frozenset[str]] = frozenset(
         {
+            "vision_cls_attention",
+            "vision_received_attention",
             "vision_features",
+            "vision_keys",
             "projected_features",
             "text_embeddings",
             "attention_rows",

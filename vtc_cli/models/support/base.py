@@ -123,6 +123,26 @@ class Adapter(ABC):
         module: nn.Module = self.decoder.layers[layer].self_attn
         return module
 
+    def pooled(self, patches: Tensor, grid: Grid) -> Tensor:
+        """Means over the patches that the model joins to each visual token.
+
+        A signal of the tower thus becomes one of the tokens: attention to a token is the mean over
+        its patches, its key their mean key. Nothing changes where tower rows are the tokens.
+
+        Args:
+            patches: (P, ...) values of all patches, frame after frame in raster order.
+            grid: geometry of the visual tokens.
+
+        Returns:
+            (N0, ...) of the same dtype.
+        """
+        side = round(self.shape.merged_patches**0.5)
+        if side == 1:
+            return patches
+        inner = patches.shape[1:]
+        blocks = patches.reshape(grid.frames, grid.rows, side, grid.columns, side, *inner)
+        return blocks.float().mean(dim=(2, 4)).flatten(0, 2).to(patches.dtype)
+
     @abstractmethod
     def prepare(self, media: Media, question: str) -> Prompt:
         """Turn a picture and a question into model inputs on the device."""
