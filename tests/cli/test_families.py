@@ -30,7 +30,7 @@ def test_a_narrow_family_meets_a_budget_and_says_that_it_is_random(
 def test_the_table_says_random_weights(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", PLAIN, "what?", "-m", "narrow:internvl", "-r", "uniform", "-b", "64", *SHORT]
     assert run_command_line(command) == 0
-    assert "random weights" in capsys.readouterr().out
+    assert "random weights" in capsys.readouterr().err
 
 
 def test_stages_inside_a_tower_that_joins_patches_are_refused_at_plan_time(
