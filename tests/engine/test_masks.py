@@ -123,3 +123,12 @@ def test_windows_shorter_than_the_prompt_hide_what_the_plain_model_hides() -> No
     assert float((ours - full).abs().max()) > EFFECT
     wide = small_family("gemma3")
     assert float((own_logits(wide, prompt, tokens) - full).abs().max()) > EFFECT
+
+
+def test_eager_attention_under_blocks_and_windows_is_the_same() -> None:
+    tokens = list(range(70, 80))
+    logits = []
+    for attention in ("sdpa", "eager"):
+        adapter = small_family("gemma3", attention, sliding_window=WINDOW)
+        logits.append(run(adapter, family_prompt(adapter), plan_of(ShrinkingPrune()), tokens)[1])
+    torch.testing.assert_close(*logits, atol=ATOL, rtol=0)

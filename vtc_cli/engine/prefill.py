@@ -114,7 +114,7 @@ class _Prefill:
         self._layers: list[Sequence] = []
         self._rows = RowMap()
         self._shortened = False
-        self._fits: dict[int, Any] = {}  # of arguments that layers share, made once after each cut
+        self._fits: dict[int, tuple[Any, Any]] = {}  # arguments that layers share, whole and cut
         self._renumbered = plan.positions == "renumbered"
         self._watched = self._signal_layers()
         wanted = [(adapter.decoder_attention(layer), layer) for layer in self._watched]
@@ -254,8 +254,8 @@ class _Prefill:
     def _once(self, whole: Any, fit: Callable[[], Any]) -> Any:
         """`fit()`, made once for all layers that are handed the same object `whole`."""
         if id(whole) not in self._fits:
-            self._fits[id(whole)] = fit()
-        return self._fits[id(whole)]
+            self._fits[id(whole)] = whole, fit()  # `whole` is held, so that no other takes its id
+        return self._fits[id(whole)][1]
 
     def _positions(self) -> Tensor:
         """Position ids of the tokens that are left."""
