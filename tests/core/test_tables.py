@@ -77,6 +77,13 @@ BROKEN: dict[str, Any] = {
     "wrong protect": lambda: Decision.prune(
         torch.tensor([0]), 4, protect=torch.ones(4, dtype=torch.bool)
     ),
+    "wrong events": lambda: Decision.prune(torch.tensor([0]), 4, segment=torch.zeros(4).long()),
+    "events that are no numbers": lambda: Decision.prune(
+        torch.tensor([0]), 4, segment=torch.zeros(1)
+    ),
+    "key rows that are no flags": lambda: Decision.prune(
+        torch.tensor([0]), 4, key=torch.ones(1).long()
+    ),
 }
 
 
@@ -95,6 +102,25 @@ def test_a_protected_row_may_merge_but_not_go() -> None:
         tokens.apply(Decision.prune(torch.tensor([0, 2]), 4))
     pair = Decision.merge(torch.tensor([0]), torch.tensor([[0, 0], [0, 1]]), None, 4)
     assert tokens.apply(pair).protected.tolist() == [True]
+
+
+def test_a_row_in_two_survivors_is_counted_once() -> None:
+    tokens = TokenTable.from_grid(torch.tensor([[1.0], [3.0], [5.0], [7.0]]), Grid(1, 1, 4))
+    pairs = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 2]])
+    weights = torch.tensor([1.0, 1.0, 3.0, 1.0])
+    after = tokens.apply(Decision.merge(torch.tensor([0, 2]), pairs, weights, 4))
+    torch.testing.assert_close(after.features, torch.tensor([[2.0], [3.5]]))
+    torch.testing.assert_close(after.size, torch.tensor([1.4, 1.6]))  # row 1: 0.5 to 0.75
+
+
+def test_a_decision_may_mark_events_which_then_follow_their_rows() -> None:
+    tokens = TokenTable.from_grid(torch.zeros(4, 1), Grid(2, 1, 2))
+    assert tokens.segment.tolist() == [-1] * 4 and not bool(tokens.key.any())
+    event = torch.tensor([0, 0, 1, 1])
+    tokens = tokens.apply(Decision.prune(torch.arange(4), 4, segment=event, key=event == 1))
+    tokens = tokens.apply(Decision.prune(torch.tensor([3, 1]), 4))
+    assert tokens.segment.tolist() == [1, 0]
+    assert tokens.key.tolist() == [True, False]
 
 
 def test_a_decision_for_another_table_is_refused() -> None:

@@ -22,7 +22,10 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import ModelFacts
+from vtc_cli.engine.encode import Encoded, encode
+from vtc_cli.engine.sequence import Entry, enter
 from vtc_cli.engine.session import Session
+from vtc_cli.engine.step import Scene
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Prompt
 from vtc_cli.models.support.offline import byte_processor, random_llava
@@ -218,4 +221,44 @@ def plain_logits(adapter: LlavaAdapter, prompt: Prompt, forced: list[int]) -> Te
             use_cache=True,
         )
         logits.append(output.logits[0, -1])
+    return torch.stack(logits)
+
+
+def encoded_by(adapter: LlavaAdapter, prompt: Prompt, plan: Plan) -> tuple[Encoded, Entry]:
+    """What the engine lets enter the decoder under the encoder stages of `plan`."""
+    trace = Session(adapter, session_of(adapter).facts)._empty_trace(prompt, plan)
+    depth = adapter.shape.decoder.layers
+    scene = Scene(trace, prompt.grid, depth, plan.budget, 0, torch.device("cpu"))
+    with torch.inference_mode():
+        encoded = encode(adapter, prompt, plan, scene)
+        return encoded, enter(prompt, encoded.table, renumbered=plan.positions != "original")
+
+
+@torch.inference_mode()
+def masked_logits(
+    adapter: LlavaAdapter, encoded: Encoded, entry: Entry, hidden: Hidden, forced: list[int]
+) -> Tensor:
+    """(steps, V) logits of the untouched decoder behind the encoder; it hides, it cuts nothing."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=adapter.decoder.config)
+    arguments = adapter.prefill_arguments(encoded.output, encoded.table.features)
+    with oracle(adapter, hidden, int(entry.input_ids.shape[1])):
+        output = adapter.model(
+            input_ids=entry.input_ids,
+            position_ids=entry.position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **arguments,
+        )
+        logits = [output.logits[0, -1]]
+        for step, token in enumerate(forced[:-1]):
+            output = adapter.model(
+                input_ids=torch.tensor([[token]]),
+                position_ids=entry.next_position + step,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits.append(output.logits[0, -1])
     return torch.stack(logits)

@@ -11,16 +11,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from tests.engine.support import Hidden, noise_media, oracle, session_of
+from tests.engine.support import Hidden, encoded_by, masked_logits, noise_media, session_of
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
-from vtc_cli.engine.encode import Encoded, encode
-from vtc_cli.engine.sequence import Entry, enter
-from vtc_cli.engine.session import Request, Session
-from vtc_cli.engine.step import Scene
+from vtc_cli.engine.sequence import Entry
+from vtc_cli.engine.session import Request
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Prompt
 from vtc_cli.recipe.load import load_recipe
@@ -49,42 +46,6 @@ def plan_for(adapter: LlavaAdapter, **options: Any) -> Plan:
         original_tokens=576,
         **options,
     )
-
-
-def encoded_by(adapter: LlavaAdapter, prompt: Prompt, plan: Plan) -> tuple[Encoded, Entry]:
-    trace = Session(adapter, session_of(adapter).facts)._empty_trace(prompt, plan)
-    scene = Scene(trace, prompt.grid, 32, plan.budget, 0, torch.device("cpu"))
-    with torch.inference_mode():
-        encoded = encode(adapter, prompt, plan, scene)
-        return encoded, enter(prompt, encoded.table, renumbered=plan.positions == "renumbered")
-
-
-@torch.inference_mode()
-def masked_logits(
-    adapter: LlavaAdapter, encoded: Encoded, entry: Entry, hidden: Hidden, forced: list[int]
-) -> Tensor:
-    """The untouched decoder over the merged prompt, hiding instead of cutting."""
-    cache = DynamicCache(config=adapter.decoder.config)
-    arguments = adapter.prefill_arguments(encoded.output, encoded.table.features)
-    with oracle(adapter, hidden, int(entry.input_ids.shape[1])):
-        output = adapter.model(
-            input_ids=entry.input_ids,
-            position_ids=entry.position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **arguments,
-        )
-        logits = [output.logits[0, -1]]
-        for step, token in enumerate(forced[:-1]):
-            output = adapter.model(
-                input_ids=torch.tensor([[token]]),
-                position_ids=entry.next_position + step,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            logits.append(output.logits[0, -1])
-    return torch.stack(logits)
 
 
 def hidden_by(trace: Trace, entry: Entry, plan: Plan) -> Hidden:

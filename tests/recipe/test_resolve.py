@@ -140,6 +140,26 @@ def test_a_missing_signal_names_the_stage_and_what_there_is() -> None:
     assert caught.value.allowed == "attention_rows"
 
 
+def test_what_can_be_made_of_two_signals_is_a_signal() -> None:
+    parts = frozenset({"projected_features", "text_embeddings", "attention_rows"})
+    assert plan("metok", family_signals=parts).encoder[0].name == "metok.event_pool"
+    for lacking in ("projected_features", "text_embeddings"):
+        with pytest.raises(SignalError, match="event_pool needs frame_relevance"):
+            plan("metok", family_signals=parts - {lacking})
+
+
+@pytest.mark.parametrize(
+    ("depth", "layers", "first"), [(28, (3, 10, 19), 3), (32, (3, 11, 22), 3), (4, (1, 2, 3), 1)]
+)
+def test_metok_on_other_depths(depth: int, layers: tuple[int, ...], first: int) -> None:
+    parts = frozenset({"frame_relevance", "attention_rows"})
+    for fidelity in ("sound", "official"):
+        stages = plan("metok", llm=depth, family_signals=parts, fidelity=fidelity)
+        assert stages.prefill[0].stage.layers == layers
+        assert stages.decode[0].stage.first_layer == first
+        assert stages.positions == "entered"
+
+
 def test_a_stage_behind_the_feature_layer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(

@@ -49,6 +49,18 @@ class MergePairs(EncoderStage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MarkHalves(PrefillStage):
+    """Two events, the second of them key."""
+
+    layers: tuple[int, ...] = (1,)
+
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        half = (torch.arange(len(tokens)) >= len(tokens) // 2).long()
+        keep = torch.arange(len(tokens))
+        return Decision.prune(keep, len(tokens), segment=half, key=half > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MarkFirst(PrefillStage):
     """Protects the first token."""
 
@@ -96,8 +108,21 @@ def test_merged_columns_are_the_weights_times_the_plain_columns(
     assert tensors["anchor"].tolist() == anchors
     assert tensors["size"].tolist() == [2.0] * 12
     assert tensors["protected"].tolist() == [row % 5 == 0 for row in range(12)]
-    for name, value in (("span", 0), ("frame", 0), ("segment", -1)):
+    for name, value in (("span", 0), ("frame", 0), ("segment", -1), ("key", False)):
         assert tensors[name].tolist() == [value] * 12
+
+
+def test_events_marked_in_the_prefill_come_back(session: Session, tmp_path: Path) -> None:
+    plan = plan_of(MergePairs(), MarkHalves())
+    path = compressed_file(session, noise_media(), QUESTION, plan, tmp_path / "x.safetensors")
+    file = read_back(path)
+    assert file.entering.segment.tolist() == [-1] * 12
+    assert file.final.segment.tolist() == [0] * 6 + [1] * 6
+    assert file.final.key.tolist() == [False] * 6 + [True] * 6
+    (decision,) = file.decisions_on(torch.device("cpu"))
+    again = file.entering_on(torch.device("cpu")).apply(decision)
+    assert torch.equal(again.segment, file.final.segment)
+    assert torch.equal(again.key, file.final.key)
 
 
 def test_a_prefill_leaves_both_tables_and_its_decisions(session: Session, tmp_path: Path) -> None:

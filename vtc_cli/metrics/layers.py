@@ -50,8 +50,8 @@ class LayerFigures:
 
     @property
     def attention_entropy(self) -> float | None:
-        """Mean over the heads of the entropy over visual tokens, nats."""
-        return _mean([head.entropy for head in self.heads])
+        """Mean over the heads of the entropy over visual tokens, nats; None if none is left."""
+        return _mean([head.entropy for head in self.heads]) if self.tokens else None
 
 
 def layer_observer(matrix: Matrix | None, tau: float = TAU, *, attention: bool = True) -> Observer:
