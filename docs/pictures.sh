@@ -12,7 +12,7 @@ $VTC analyze "$PICTURE" "$QUESTION" --recipe mustdrop --recipe tokencarve --budg
 $VTC analyze "$PICTURE" "$QUESTION" --curve heads --plot docs/heads.png -q > /dev/null
 $VTC analyze --curve tokens --data samples/eval/items.jsonl --points 576,192,128,64,32,16,8 \
   --select tokencarve --select attention --select uniform --select random \
-  --plot docs/tokens.png --output docs/tokens.json > docs/tokens.txt
+  --plot docs/tokens.png > docs/tokens.txt
 
 if command -v chromedriver > /dev/null; then  # Debian: chromium, chromium-driver
   page=$(mktemp --suffix=.html)
