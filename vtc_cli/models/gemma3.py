@@ -12,7 +12,13 @@ from vtc_cli.core.errors import ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
 from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
+from vtc_cli.models.support.base import (
+    COMMON_SIGNALS,
+    TOWER_SIGNALS,
+    Adapter,
+    EncoderOutput,
+    Prompt,
+)
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -40,21 +46,7 @@ class Gemma3Adapter(Adapter):
 
     family: ClassVar[str] = "gemma3"
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
-    provides: ClassVar[frozenset[str]] = frozenset(
-        {
-            "vision_received_attention",
-            "vision_features",
-            "vision_keys",
-            "projected_features",
-            "text_embeddings",
-            "attention_rows",
-            "keys",
-            "values",
-            "attention_output",
-            "attention_projection",
-            "hidden",
-        }
-    )
+    provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS
 
     @classmethod
     def load(cls, source: str, **options: Any) -> Gemma3Adapter:

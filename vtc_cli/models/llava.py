@@ -12,7 +12,14 @@ from vtc_cli.core.errors import ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
 from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
+from vtc_cli.models.support.base import (
+    CLASS_SIGNALS,
+    COMMON_SIGNALS,
+    TOWER_SIGNALS,
+    Adapter,
+    EncoderOutput,
+    Prompt,
+)
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
@@ -24,22 +31,7 @@ class LlavaAdapter(Adapter):
 
     family: ClassVar[str] = "llava"
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
-    provides: ClassVar[frozenset[str]] = frozenset(
-        {
-            "vision_cls_attention",
-            "vision_received_attention",
-            "vision_features",
-            "vision_keys",
-            "projected_features",
-            "text_embeddings",
-            "attention_rows",
-            "keys",
-            "values",
-            "attention_output",
-            "attention_projection",
-            "hidden",
-        }
-    )
+    provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS | CLASS_SIGNALS
 
     @classmethod
     def load(cls, source: str, **options: Any) -> LlavaAdapter:

@@ -15,7 +15,14 @@ from vtc_cli.core.errors import MediaError, ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
 from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
+from vtc_cli.models.support.base import (
+    CLASS_SIGNALS,
+    COMMON_SIGNALS,
+    TOWER_SIGNALS,
+    Adapter,
+    EncoderOutput,
+    Prompt,
+)
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -51,22 +58,7 @@ class LlavaNextVideoAdapter(Adapter):
 
     family: ClassVar[str] = "llava_next_video"
     model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
-    provides: ClassVar[frozenset[str]] = frozenset(
-        {
-            "vision_cls_attention",
-            "vision_received_attention",
-            "vision_features",
-            "vision_keys",
-            "projected_features",
-            "text_embeddings",
-            "attention_rows",
-            "keys",
-            "values",
-            "attention_output",
-            "attention_projection",
-            "hidden",
-        }
-    )
+    provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS | CLASS_SIGNALS
 
     @classmethod
     def load(cls, source: str, **options: Any) -> LlavaNextVideoAdapter:

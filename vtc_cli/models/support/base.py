@@ -16,6 +16,24 @@ from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
 from vtc_cli.core.tokens import Grid
 
+# Signals that every family gives: the engine reads them off the projector and the decoder.
+COMMON_SIGNALS = frozenset(
+    {
+        "vision_features",
+        "projected_features",
+        "text_embeddings",
+        "attention_rows",
+        "attention_output",
+        "attention_projection",
+        "keys",
+        "values",
+        "hidden",
+    }
+)
+# Signals of a tower whose attention runs over all patches of a picture.
+TOWER_SIGNALS = frozenset({"vision_received_attention", "vision_keys"})
+CLASS_SIGNALS = frozenset({"vision_cls_attention"})  # of a tower with a [CLS] row
+
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
