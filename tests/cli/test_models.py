@@ -41,6 +41,7 @@ def test_every_family_is_listed_with_its_signals(capsys: pytest.CaptureFixture[s
     assert set(found) == set(sources("models"))
     assert found["llava"]["signals"] == sorted({*LlavaAdapter.provides, "frame_relevance"})
     assert found["llava"]["architectures"] == ["llava"]
+    assert found["llava"]["shapes"] == ["llava-1.5-13b", "llava-1.5-7b"]
 
 
 @pytest.mark.usefixtures("bare")

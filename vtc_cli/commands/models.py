@@ -20,13 +20,17 @@ FitOption = Annotated[
 def models(
     fits: FitOption = None, format: FormatOption = "table", as_json: JsonOption = False
 ) -> None:
-    """List model families and the signals that they provide."""
+    """List model families, their true sizes (shape:NAME) and the signals that they provide."""
     from vtc_cli.core.discover import sources
     from vtc_cli.models.support.load import family_class
+    from vtc_cli.models.support.true_size import read_true_size, true_sizes
 
+    shapes = {name: read_true_size(name).family for name in true_sizes()}
     recipe = None if fits is None else _recipe(fits)
     rows = [_row(family_class(name), recipe) for name in sorted(sources("models"))]
-    columns = ["family", "architectures", "signals"] if recipe is None else ["family", "fits"]
+    for row in rows:
+        row["shapes"] = [name for name, family in shapes.items() if family == row["family"]]
+    columns = ["family", "shapes", "signals"] if recipe is None else ["family", "fits"]
     print_rows(rows, columns, "json" if as_json else format)
 
 

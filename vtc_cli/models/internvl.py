@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -77,6 +77,22 @@ class InternVLAdapter(Adapter):
     def narrow(cls, seed: int) -> InternVLAdapter:
         """The depth and 256 tokens of InternVL3-8B at width 64, its tower at width 32."""
         return random_internvl(seed, width=64, vision_width=32, vision_layers=24, decoder_layers=28)
+
+    @classmethod
+    def true_size(
+        cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]
+    ) -> InternVLAdapter:
+        """Random weights at true size with the byte tokenizer."""
+        from transformers import InternVLConfig, InternVLForConditionalGeneration
+        from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
+            GotOcr2ImageProcessorPil,
+        )
+
+        config: Any = InternVLConfig(**fields)
+        height, width = config.vision_config.image_size
+        images = GotOcr2ImageProcessorPil(size={"height": height, "width": width})
+        model = build(InternVLForConditionalGeneration, config)
+        return cls(model, Parts(byte_tokenizer(NARROW_TOKENS), images))
 
     @property
     def shape(self) -> ModelShape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -60,6 +60,16 @@ class LlavaAdapter(Adapter):
         from vtc_cli.models.support.offline import byte_processor, random_llava
 
         model = random_llava(seed, width=32, vision_layers=24, decoder_layers=32)
+        return cls(model, byte_processor(model))
+
+    @classmethod
+    def true_size(cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]) -> LlavaAdapter:
+        """Random weights at true size with the byte tokenizer."""
+        from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+        from vtc_cli.models.support.offline import byte_processor
+
+        model = build(LlavaForConditionalGeneration, LlavaConfig(**fields))
         return cls(model, byte_processor(model))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vtc_cli.core.errors import ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
 from vtc_cli.core.tokens import Grid
@@ -99,6 +100,21 @@ class Adapter(ABC):
     @abstractmethod
     def narrow(cls, seed: int) -> Adapter:
         """Random weights at true depth and token geometry, shrunk in width."""
+
+    @classmethod
+    def true_size(cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]) -> Adapter:
+        """Random weights at true size.
+
+        Args:
+            fields: of the library's configuration class.
+            build: makes the model of a class and a configuration, on its device and in its dtype.
+
+        Raises:
+            ModelError: the family ships no true sizes.
+        """
+        raise ModelError(
+            f"the family {cls.family} ships no true sizes", hint=f"narrow:{cls.family}"
+        )
 
     @property
     def device(self) -> torch.device:

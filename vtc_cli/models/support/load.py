@@ -1,4 +1,4 @@
-"""From the name a user gives to a loaded adapter: `tiny`, `narrow:<family>`, a folder, a hub id."""
+"""From a name to an adapter: `tiny`, `narrow:<family>`, `shape:<name>`, a folder, a hub id."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from vtc_cli.core.discover import assets_folder, load_module, sources
 from vtc_cli.core.errors import MemoryExhaustedError, ModelError
 from vtc_cli.core.trace import ModelFacts
 from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.true_size import builder, read_true_size
 
 TINY = "tiny"
 NARROW = "narrow:"
+SHAPE = "shape:"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
 NARROW_SEED = 0
@@ -51,7 +53,7 @@ def load_model(name: str, options: LoadOptions) -> tuple[Adapter, ModelFacts]:
     if options.attention not in ATTENTIONS:
         raise ModelError(f"no attention {options.attention}", allowed=", ".join(ATTENTIONS))
     with _load_errors(name):
-        adapter, weights = _adapter(name, dtype, options.attention)
+        adapter, weights = _adapter(name, device, dtype, options.attention)
         adapter.model.to(device=device, dtype=dtype)
     facts = ModelFacts(
         id=name,
@@ -65,8 +67,16 @@ def load_model(name: str, options: LoadOptions) -> tuple[Adapter, ModelFacts]:
     return adapter, facts
 
 
-def _adapter(name: str, dtype: torch.dtype, attention: str) -> tuple[Adapter, str]:
+def _adapter(
+    name: str, device: torch.device, dtype: torch.dtype, attention: str
+) -> tuple[Adapter, str]:
     """The adapter and what its weights are: trained, pretrained or random."""
+    if name.startswith(SHAPE):
+        size = read_true_size(name.removeprefix(SHAPE))
+        build = builder(device, dtype, NARROW_SEED)
+        adapter = _family(size.family).true_size(size.config, build)
+        adapter.model.set_attn_implementation(attention)
+        return adapter, "random"
     if name.startswith(NARROW):
         adapter = _family(name.removeprefix(NARROW)).narrow(NARROW_SEED)
         adapter.model.set_attn_implementation(attention)
@@ -196,8 +206,8 @@ def _load_errors(name: str) -> Iterator[None]:
         raise ModelError(
             _first_line(error),
             where=name,
-            allowed=f"{TINY}, {NARROW}<family>, a local checkpoint folder, or a hub id on a "
-            "machine that can reach the hub or has it cached",
+            allowed=f"{TINY}, {NARROW}<family>, {SHAPE}<name>, a local checkpoint folder, or a hub "
+            "id on a machine that can reach the hub or has it cached",
         ) from error
     except Exception as error:
         if type(error).__module__.split(".")[0] not in {"safetensors", "huggingface_hub"}:
