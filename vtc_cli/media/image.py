@@ -14,9 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.core.media import Media
+from vtc_cli.media.files import STDIN, refused
 
 MAX_PIXELS = 180_000_000  # a larger picture is taken for a decompression bomb
-STDIN = "-"
 ALLOWED = "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF, ..."
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
 
@@ -33,10 +33,18 @@ def read_image(path: str) -> Media:
     Raises:
         MediaError: missing, empty, truncated, too large or no picture at all.
     """
-    data = _bytes(path)
+    return image_of(_bytes(path), path)
+
+
+def image_of(data: bytes, path: str) -> Media:
+    """One picture from the bytes of a file; `path` names it in errors and in the result.
+
+    Raises:
+        MediaError: as `read_image`.
+    """
     if not data:
         raise MediaError("no bytes at all", where=path, allowed=ALLOWED)
-    pixels, notes = _decode(data, path)
+    pixels, notes = decode_picture(data, path)
     return Media(
         frames=pixels[None],
         timestamps=(0.0,),
@@ -55,23 +63,24 @@ def _bytes(path: str) -> bytes:
     except IsADirectoryError as error:
         allowed = "one picture file, or - for stdin"
         raise MediaError("a folder", where=path, allowed=allowed) from error
-    except FileNotFoundError as error:
-        raise MediaError("no such file", where=path, allowed="a file that exists") from error
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~user without a home
-        found = getattr(error, "strerror", None) or error  # strerror does not repeat the path
-        raise MediaError(f"cannot be read: {found}", where=path) from error
+        raise refused(path, error) from error
 
 
-def _decode(data: bytes, path: str) -> tuple[Any, list[str]]:
-    """Pixels (H, W, 3) uint8 and notes."""
+def decode_picture(data: bytes, path: str) -> tuple[Any, list[str]]:
+    """Pixels (H, W, 3) uint8 of the bytes of a file, and notes of what was done to them.
+
+    Raises:
+        MediaError: no picture, a broken one or one that is too large; `path` says which.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own warnings; the bound below is ours
             with Image.open(io.BytesIO(data)) as picture:
-                _check_size(picture, path)
+                check_size(picture.width, picture.height, path)
                 notes = _animation_notes(picture)
                 picture.load()
-                return _rgb(picture, notes), notes
+                return upright_rgb(picture, notes), notes
     except MediaError:
         raise
     except UnidentifiedImageError as error:
@@ -90,12 +99,17 @@ def _decode(data: bytes, path: str) -> tuple[Any, list[str]]:
         ) from error
 
 
-def _check_size(picture: Image.Image, path: str) -> None:
-    if picture.width * picture.height > MAX_PIXELS:
-        raise _too_large(path, f"{picture.width} x {picture.height} pixels")
+def check_size(width: int, height: int, path: str | None = None) -> None:
+    """Refuse a picture of more than 180 million pixels.
+
+    Raises:
+        MediaError: it is larger.
+    """
+    if width * height > MAX_PIXELS:
+        raise _too_large(path, f"{width} x {height} pixels")
 
 
-def _too_large(path: str, found: str) -> MediaError:
+def _too_large(path: str | None, found: str) -> MediaError:
     return MediaError(
         found,
         where=path,
@@ -110,8 +124,8 @@ def _animation_notes(picture: Image.Image) -> list[str]:
     return [f"the first of {frames} frames is used"] if frames > 1 else []
 
 
-def _rgb(picture: Image.Image, notes: list[str]) -> Any:
-    """Upright 8-bit RGB; appends to `notes` what was done to the colours."""
+def upright_rgb(picture: Image.Image, notes: list[str]) -> Any:
+    """Upright 8-bit RGB (H, W, 3); appends to `notes` what was done to the colours."""
     upright = ImageOps.exif_transpose(picture)
     if upright.mode in DEEP_MODES:
         notes.append("deep grey values scaled to 8 bits")

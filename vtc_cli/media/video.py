@@ -1,0 +1,115 @@
+"""Videos: files, animated pictures and folders of pictures become upright RGB frames in time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vtc_cli.core.errors import MediaError
+from vtc_cli.core.media import Media
+from vtc_cli.media.files import Hash, local_file
+from vtc_cli.media.frame_options import FrameOptions
+from vtc_cli.media.image import image_of
+from vtc_cli.media.sniff import Content, content_of
+
+if TYPE_CHECKING:
+    from vtc_cli.media.child import Decoded
+
+DEFAULT = FrameOptions()
+UNUSED = "a still picture: the choice of frames is not used"
+
+
+def read_media(path: str, options: FrameOptions = DEFAULT) -> Media:
+    """Read a picture or a video, whichever the content is; names do not matter.
+
+    Animated GIF, WebP, PNG and AVIF files and folders of pictures are videos.
+
+    Args:
+        path: a file, a folder, or `-` for standard input.
+        options: the wanted frames of a video; a still picture says if they do not apply.
+
+    Raises:
+        MediaError: neither a picture nor a video, or a broken one.
+    """
+    with local_file(path) as target:
+        content = content_of(target, path)
+        if content.kind != "picture":
+            return _video(target, path, content, options)
+        picture = image_of(target.read_bytes(), path)
+        if options == DEFAULT:
+            return picture
+        return replace(picture, warnings=(*picture.warnings, UNUSED))
+
+
+def read_video(path: str, options: FrameOptions = DEFAULT) -> Media:
+    """Read a video: a file, an animated picture or a folder of pictures.
+
+    Frames are decoded in a process of its own, within the limits of `options`; timestamps are
+    seconds from the start of the video stream to the time at which each frame is shown. What was
+    done to the frames stands in `Media.warnings`.
+
+    Args:
+        path: a file, a folder, or `-` for standard input.
+        options: the wanted frames.
+
+    Raises:
+        MediaError: a still picture, no video, a broken one, or one beyond the limits.
+    """
+    with local_file(path) as target:
+        content = content_of(target, path)
+        if content.kind == "picture":
+            raise MediaError(
+                "a still picture",
+                where=path,
+                allowed="a video, an animated picture or a folder of pictures",
+            )
+        return _video(target, path, content, options)
+
+
+def _video(target: Path, path: str, content: Content, options: FrameOptions) -> Media:
+    sha256 = Hash(target, content.names, path)
+    sha256.start()
+    try:
+        decoded = _decoded(target, path, content, options)
+        return Media(
+            frames=decoded.frames,
+            timestamps=decoded.timestamps,
+            kind="video",
+            path=path,
+            sha256=sha256.hexdigest(),
+            warnings=(*_left_out(content), *decoded.notes),
+        )
+    except MediaError as error:
+        error.where = error.where or path
+        raise
+    finally:
+        sha256.stop()
+
+
+def _decoded(target: Path, path: str, content: Content, options: FrameOptions) -> Decoded:
+    """Frames of the first reader that can do it."""
+    from vtc_cli.media.child import ReaderFailedError, decode
+    from vtc_cli.media.job import Job
+
+    job = Job(str(target), path, content, options, options.reader, options.time_limit)
+    end = time.monotonic() + options.time_limit
+    try:
+        return decode(job)
+    except ReaderFailedError as failure:
+        if options.reader != "auto" or failure.reader != "decord":
+            raise failure.fault from failure
+        note = f"decord failed ({failure.fault.found}); PyAV was used"
+    try:
+        seconds = max(1.0, end - time.monotonic())
+        decoded = decode(replace(job, reader="pyav", seconds=seconds))
+    except ReaderFailedError as failure:
+        raise failure.fault from failure
+    return replace(decoded, notes=(*decoded.notes, note))
+
+
+def _left_out(content: Content) -> tuple[str, ...]:
+    if not content.others:
+        return ()
+    return (f"{content.others} files of the folder are no pictures and were left out",)
