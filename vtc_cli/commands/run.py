@@ -13,16 +13,22 @@ from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import (
     BaselineOption,
     BudgetOption,
+    EndOption,
     ExactLayersOption,
     FidelityOption,
+    FpsOption,
+    FramesOption,
     HtmlOption,
+    KeyframesOption,
     MaxTokensOption,
     MediaArgument,
     OutputFileOption,
     OverlayOption,
     QuestionArgument,
+    ReaderOption,
     RepeatsOption,
     RunOptions,
+    StartOption,
     StrictOption,
     TemperatureOption,
     TokensOption,
@@ -49,6 +55,12 @@ def run(
     media: MediaArgument = None,
     question: QuestionArgument = None,
     tokens: TokensOption = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    keyframes: KeyframesOption = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
+    reader: ReaderOption = "auto",
     recipe: RecipeOption = "full",
     budget: BudgetOption = "default",
     fidelity: FidelityOption = None,
@@ -124,13 +136,13 @@ def _answer_about_media(
 ) -> Answered:
     """Everything cheap that can fail first, then the model, then the job."""
     from vtc_cli.commands.job import Answered, PlanOptions, do_job, parse_budget, parse_fidelity
-    from vtc_cli.media.image import read_image
+    from vtc_cli.media.video import read_media
     from vtc_cli.recipe.load import load_recipe
 
     plan = PlanOptions(
         parse_budget(options.budget), parse_fidelity(options.fidelity), options.exact_layers
     )
-    media = read_image(options.media)
+    media = read_media(options.media, options.frame_options())
     recipe = load_recipe(options.recipe)
     session = load_session(output, options.model, options.device, options.dtype, options.attn)
     from vtc_cli.engine.decode import Generation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,12 +13,15 @@ from vtc_cli.commands.listing import Format
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.files import temporary_beside
 
-PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
+if TYPE_CHECKING:
+    from vtc_cli.media.frame_options import FrameOptions
+
+PLAN, ANSWER, REPORT, VIDEO = "Recipe", "Answer", "Report", "Video"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PAGE_SUFFIXES = (".html", ".htm")
 
 MediaArgument = Annotated[
-    str | None, typer.Argument(metavar="MEDIA", help="A picture; - reads stdin.")
+    str | None, typer.Argument(metavar="MEDIA", help="A picture or a video; - reads stdin.")
 ]
 QuestionArgument = Annotated[
     str | None, typer.Argument(metavar="QUESTION", help="What to ask about it.")
@@ -27,6 +30,16 @@ TokensOption = Annotated[
     Path | None,
     typer.Option(help="In place of MEDIA: tokens from `vtc compress`.", rich_help_panel=PLAN),
 ]
+FramesOption = Annotated[
+    str | None, typer.Option(help="That many, evenly in time, or all.", rich_help_panel=VIDEO)
+]
+FpsOption = Annotated[float | None, typer.Option(help="That many a second.", rich_help_panel=VIDEO)]
+KeyframesOption = Annotated[
+    int | None, typer.Option(help="Those with the largest change.", rich_help_panel=VIDEO)
+]
+StartOption = Annotated[float, typer.Option(help="Seconds to begin at.", rich_help_panel=VIDEO)]
+EndOption = Annotated[float | None, typer.Option(help="Seconds to end at.", rich_help_panel=VIDEO)]
+ReaderOption = Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel=VIDEO)]
 BudgetOption = Annotated[
     str,
     typer.Option("--budget", "-b", help="Tokens, `default` or `none`.", rich_help_panel=PLAN),
@@ -82,6 +95,12 @@ class RunOptions:
     question: str
     tokens: Path | None
     given: frozenset[str]
+    frames: str | None
+    fps: float | None
+    keyframes: int | None
+    start: float
+    end: float | None
+    reader: str
     recipe: str
     budget: str
     fidelity: str | None
@@ -117,6 +136,7 @@ class RunOptions:
                 allowed="some text",
                 hint='vtc run picture.png "what is in the picture?"',
             )
+        self.frame_options()
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
         if self.output_file is not None:
@@ -130,6 +150,26 @@ class RunOptions:
                 check_ending(path, flag, endings)
         if self.html is not None:
             check_writable(temporary_beside(self.html.resolve()), "--html")
+
+    def frame_options(self) -> FrameOptions:
+        """Which frames of a video are wanted.
+
+        Raises:
+            UsageError: values that contradict each other or lie out of range.
+        """
+        from vtc_cli.media.frame_options import FrameOptions
+
+        frames: Any = self.frames
+        if frames is not None and frames != "all":
+            frames = int(frames) if frames.isdecimal() else -1
+        return FrameOptions(
+            frames=frames,
+            fps=self.fps,
+            keyframes=self.keyframes,
+            start=self.start,
+            end=self.end,
+            reader=cast(Any, self.reader),
+        )
 
     def _check_beside_tokens(self) -> None:
         """Refuse what a file of tokens has settled, and what would need the picture."""

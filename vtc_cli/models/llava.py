@@ -21,6 +21,7 @@ from vtc_cli.models.support.base import (
     Prompt,
 )
 from vtc_cli.models.support.geometry import patch_boxes
+from vtc_cli.models.support.parts import picture_of
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
 FALLBACK_TEMPLATE = "USER: <image>\n{question} ASSISTANT:"  # the format of the LLaVA-1.5 paper
@@ -109,7 +110,7 @@ class LlavaAdapter(Adapter):
 
     def prepare(self, media: Media, question: str) -> Prompt:
         """Format, tokenise and preprocess; one picture a prompt."""
-        picture = media.picture()
+        picture = picture_of(media, self.family)
         text = self._format(question)
         inputs = self.processor(
             images=picture,

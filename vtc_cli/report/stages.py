@@ -15,7 +15,11 @@ BAR = "█"
 
 
 def stage_table(
-    original: int, stages: list[StageBlock], width: int, file: TokensFileBlock | None = None
+    original: int,
+    stages: list[StageBlock],
+    width: int,
+    file: TokensFileBlock | None = None,
+    source: str = "picture",
 ) -> Table:
     """One row a decision; cache policies that act alike in many layers share a row.
 
@@ -24,13 +28,14 @@ def stage_table(
         stages: what each decision left.
         width: columns of the terminal.
         file: where the tokens came from if no tower ran.
+        source: what the first row calls the input.
     """
     wide = width >= NARROW
     gap = 2 if width >= ROOMY else 1
     bar_columns = min(max(width - FIXED_COLUMNS - 6 * (gap - 1), 1), LONGEST_BAR) if wide else 0
     table = _columns(wide, gap)
     blank = [Text("")] if wide else []
-    first = [Text("(picture)"), *blank, Text(""), Text(str(original))]
+    first = [Text(f"({source})"), *blank, Text(""), Text(str(original))]
     table.add_row(*first, *_bar(original, original, bar_columns), Text(""), Text(""))
     protected = 0
     if file is not None:

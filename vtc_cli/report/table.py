@@ -26,7 +26,8 @@ def report(result: Result, width: int) -> RenderableType:
     """
     width = min(width, WIDEST)
     tokens = result.tokens
-    stages = stage_table(tokens.original, tokens.by_stage, width, result.tokens_file)
+    source = "video" if result.input.kind == "video" else "picture"
+    stages = stage_table(tokens.original, tokens.by_stage, width, result.tokens_file, source)
     parts: list[RenderableType] = [_header(result, width), "", stages, ""]
     parts += [comparison_table(result, width), "", *_closing(result)]
     return Padding(Group(*parts), (0, 1))

@@ -120,16 +120,17 @@ def visual_places(input_ids: Tensor, token_id: int, expected: int) -> Tensor:
 
 
 def picture_of(media: Media, family: str) -> Any:
-    """The one picture as a Pillow image.
+    """The one picture as a Pillow image; a video of one frame is one.
 
     Raises:
-        MediaError: a video.
+        MediaError: a video of several frames.
     """
-    if media.kind != "image":
+    if media.frames.shape[0] != 1:
         raise MediaError(
-            f"a video of {media.frames.shape[0]} frames",
+            f"a video, of which {media.frames.shape[0]} frames were taken",
             where=media.path,
             allowed=f"one picture for the family {family}",
+            hint="--frames 1 takes the frame in the middle, or choose a model that reads video",
         )
     return media.picture()
 
