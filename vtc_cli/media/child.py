@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtc_cli.core.errors import MediaError
-from vtc_cli.media.job import Job, too_large
+from vtc_cli.media.job import Job
+from vtc_cli.media.size import too_many_frames
 
 START = (
     "import json, sys; job = json.loads(sys.stdin.buffer.readline()); "
@@ -141,7 +142,7 @@ class _Child:
         """Why no more comes."""
         assert self._process is not None
         code = self._process.wait()
-        if self._late == "time" or (self._late is None and code == -signal.SIGALRM):
+        if self._late == "time" or (self._late is None and _ending(code) == "SIGALRM"):
             return _too_slow(self.job)
         if self._late == "silence":
             found = f"gave nothing for {SILENCE_S:g} s"
@@ -259,7 +260,7 @@ class _Received:
 
     def _too_large(self, count: int) -> MediaError:
         _, height, width, _ = self._frames.shape
-        return too_large(count, width, height, self._limit_bytes)
+        return too_many_frames(count, width, height, self._limit_bytes)
 
 
 def _too_slow(job: Job) -> MediaError:

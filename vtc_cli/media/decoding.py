@@ -20,7 +20,7 @@ import numpy as np
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.media.frame_options import FrameOptions
-from vtc_cli.media.job import Job, too_large
+from vtc_cli.media.job import Job
 from vtc_cli.media.sampling import (
     Frame,
     Reader,
@@ -30,6 +30,7 @@ from vtc_cli.media.sampling import (
     span_of,
     uniform_times,
 )
+from vtc_cli.media.size import too_many_frames
 
 MOST_THREADS = 4
 MOST_WRITTEN_BYTES = 1 << 20  # to files: what libraries write on stderr, nothing else
@@ -115,7 +116,7 @@ def _readers(job: Job, out: BinaryIO) -> tuple[Reader, Reader]:
         return look, look
     from vtc_cli.media.decord_reader import DecordReader, against
 
-    reason = against(look, job.path, insist=job.reader == "decord")
+    reason = against(look, insist=job.reader == "decord")
     if reason and job.reader == "decord":
         raise MediaError(f"decord cannot read this: {reason}", allowed="reader auto or pyav")
     if reason:
@@ -158,7 +159,7 @@ def _expected(asked: int | None, span: Span, look: Reader, allowed_bytes: int) -
     there = math.ceil(span.length * look.rate) + 1 if look.rate else asked or 1
     expected = there if asked is None else min(asked, there)
     if expected * look.width * look.height * 3 > allowed_bytes * DOUBT:
-        raise too_large(expected, look.width, look.height, allowed_bytes)
+        raise too_many_frames(expected, look.width, look.height, allowed_bytes)
     return expected
 
 

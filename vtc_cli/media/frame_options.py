@@ -31,8 +31,9 @@ class FrameOptions:
         keyframes: the frames with the largest change against the candidate before them.
         start: seconds after the first frame at which the span begins.
         end: seconds at which it ends, None for the end of the video.
-        reader: `decord`, `pyav`, or `auto`: decord where it is sound, PyAV everywhere else and
-            where decord fails. Animated pictures and folders are read by Pillow in any case.
+        reader: `decord`, `pyav`, or `auto`: decord for short clips of kinds that it is sound for,
+            PyAV for all others and where decord fails. Both give the same frames. Animated
+            pictures and folders are read by Pillow in any case.
         time_limit: seconds of wall time after which reading is given up.
         memory_limit_bytes: bound of the frames, and of the address space of the process that
             decodes them.

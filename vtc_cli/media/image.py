@@ -15,8 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vtc_cli.core.errors import MediaError
 from vtc_cli.core.media import Media
 from vtc_cli.media.files import STDIN, refused
+from vtc_cli.media.size import check_size, too_many_pixels
 
-MAX_PIXELS = 180_000_000  # a larger picture is taken for a decompression bomb
 ALLOWED = "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF, ..."
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
 
@@ -91,31 +91,12 @@ def decode_picture(data: bytes, path: str) -> tuple[Any, list[str]]:
             hint="check the file; its name does not matter, its content does",
         ) from error
     except Image.DecompressionBombError as error:
-        raise _too_large(path, str(error)) from error
+        raise too_many_pixels(path, str(error)) from error
     except Exception as error:  # decoders raise whatever they like over a broken file
         text = str(error) or type(error).__name__
         raise MediaError(
             f"a broken picture: {text}", where=path, allowed="a complete file"
         ) from error
-
-
-def check_size(width: int, height: int, path: str | None = None) -> None:
-    """Refuse a picture of more than 180 million pixels.
-
-    Raises:
-        MediaError: it is larger.
-    """
-    if width * height > MAX_PIXELS:
-        raise _too_large(path, f"{width} x {height} pixels")
-
-
-def _too_large(path: str | None, found: str) -> MediaError:
-    return MediaError(
-        found,
-        where=path,
-        allowed=f"at most {MAX_PIXELS // 1_000_000} million pixels",
-        hint="scale the picture down first; the model sees far fewer pixels anyway",
-    )
 
 
 def _animation_notes(picture: Image.Image) -> list[str]:

@@ -8,11 +8,26 @@ after row), `done` (notes), or `fault`.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-from vtc_cli.core.errors import MediaError
 from vtc_cli.media.frame_options import FrameOptions, ReaderName
-from vtc_cli.media.sniff import Content
+
+Kind = Literal["picture", "animation", "folder", "video"]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file or folder was found to be.
+
+    Attributes:
+        kind: how it is to be read.
+        names: the pictures of a folder in natural order (`frame2` before `frame10`).
+        others: other files in that folder.
+    """
+
+    kind: Kind
+    names: tuple[str, ...] = ()
+    others: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,13 +59,3 @@ class Job:
         """The job of such values."""
         options = FrameOptions(**values.pop("options"))
         return cls(content=Content(**values.pop("content")), options=options, **values)
-
-
-def too_large(frames: int, width: int, height: int, allowed_bytes: int) -> MediaError:
-    """More pixels than the memory limit allows."""
-    size_gib = frames * width * height * 3 / (1 << 30)
-    return MediaError(
-        f"{frames} frames of {width} x {height}: {size_gib:.1f} GiB",
-        allowed=f"at most {allowed_bytes / (1 << 30):.1f} GiB",
-        hint="take fewer frames, a shorter span, or scale the video down",
-    )

@@ -12,8 +12,9 @@ from PIL import Image
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.media.files import refused
-from vtc_cli.media.image import check_size, decode_picture, upright_rgb
+from vtc_cli.media.image import decode_picture, upright_rgb
 from vtc_cli.media.sampling import Frame, indices_at, indices_between
+from vtc_cli.media.size import check_size
 
 UNTIMED_S = 0.1  # how long browsers show a frame whose duration is given as 0
 FOLDER_RATE = 1.0

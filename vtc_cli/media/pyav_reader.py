@@ -9,8 +9,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from vtc_cli.media.decoder import Decoder, Timed
-from vtc_cli.media.image import check_size
 from vtc_cli.media.sampling import TOLERANCE_S, Frame
+from vtc_cli.media.size import check_size
 from vtc_cli.media.turning import Turn, turn_of
 from vtc_cli.media.video_file import STEP_S, VideoFile
 
@@ -29,6 +29,7 @@ class PyavReader:
     Attributes:
         file: the file as packets, free for jumps that disturb no decoding.
         turn: how frames are turned upright.
+        bits: depth of a colour as it is stored.
         begin: seconds at which the first frame appears, 0 but in odd files.
 
     Raises:
@@ -119,8 +120,9 @@ class PyavReader:
         if aspect and aspect != 1:
             self._note(f"pixels are not square ({aspect}); frames are not stretched")
         parts = frame.format.components
-        if (bits := max(part.bits for part in parts)) > 8:
-            self._note(f"{bits}-bit colours scaled to 8 bits")
+        self.bits = max(part.bits for part in parts)
+        if self.bits > 8:
+            self._note(f"{self.bits}-bit colours scaled to 8 bits")
         if any(part.is_alpha for part in parts):
             self._note("transparency is left out")
         if int(frame.color_trc) in HDR_TRANSFERS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.media.files import refused
-
-Kind = Literal["picture", "animation", "folder", "video"]
+from vtc_cli.media.job import Content
 
 # Formats whose frames follow each other in time; pages of a TIFF and views of an MPO do not.
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
@@ -21,21 +19,6 @@ ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 MPEG_STARTS = (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")
 # Stills of telephones in video clothes: a video reader would show one tile of the picture.
 STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
-
-
-@dataclass(frozen=True)
-class Content:
-    """What was found.
-
-    Attributes:
-        kind: how it is to be read.
-        names: the pictures of a folder in natural order (`frame2` before `frame10`).
-        others: other files in that folder.
-    """
-
-    kind: Kind
-    names: tuple[str, ...] = ()
-    others: int = 0
 
 
 def content_of(target: Path, path: str) -> Content:

@@ -12,7 +12,8 @@ from vtc_cli.core.media import Media
 from vtc_cli.media.files import Hash, local_file
 from vtc_cli.media.frame_options import FrameOptions
 from vtc_cli.media.image import image_of
-from vtc_cli.media.sniff import Content, content_of
+from vtc_cli.media.job import Content, Job
+from vtc_cli.media.sniff import content_of
 
 if TYPE_CHECKING:
     from vtc_cli.media.child import Decoded
@@ -91,7 +92,6 @@ def _video(target: Path, path: str, content: Content, options: FrameOptions) -> 
 def _decoded(target: Path, path: str, content: Content, options: FrameOptions) -> Decoded:
     """Frames of the first reader that can do it."""
     from vtc_cli.media.child import ReaderFailedError, decode
-    from vtc_cli.media.job import Job
 
     job = Job(str(target), path, content, options, options.reader, options.time_limit)
     end = time.monotonic() + options.time_limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vtc_cli.core.errors import MediaError
-from vtc_cli.media.image import check_size
+from vtc_cli.media.size import check_size
 
 # Demuxers that read one file and nothing beside it: no playlists, no text, no networks.
 FORMATS = (
@@ -122,6 +123,8 @@ class VideoFile:
         Claims are not believed: a jump to the claimed end shows whether anything is there, and if
         not, halving finds the last place that holds something.
         """
+        if not self.jumps:
+            return self._end_from(0.0)
         high = self.claimed_end() or UNKNOWN_END_S
         end = self._end_from(high)
         if end is not None:
@@ -135,7 +138,8 @@ class VideoFile:
     def _end_from(self, seconds: float) -> float | None:
         end = None
         frame_s = 1 / self.rate if self.rate else 0.0
-        if not self.seek(seconds) and seconds > 0:
+        start = max(0.0, seconds - STEP_S)  # packets out of order: the last need not end last
+        if not self.seek(start) and start > 0:
             return None
         for packet in self.packets():
             if packet.size and (ticks := self.ticks(packet)) is not None:
@@ -150,13 +154,26 @@ def _open(path: str) -> InputContainer:
     Raises:
         MediaError: it is no video.
     """
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
-        return av.open(path, container_options=options, metadata_errors="replace")
+        return _open_unnamed(path)
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
         raise _not_opened(path, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _open_unnamed(path: str) -> InputContainer:
+    """Open by descriptor: a name like `%d.jpg` means a row of pictures to FFmpeg."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    options = {
+        "fd": str(descriptor),
+        "protocol_whitelist": "fd",
+        "format_whitelist": FORMATS,
+    }
+    try:
+        return av.open("fd:", container_options=options, metadata_errors="replace")
+    finally:
+        os.close(descriptor)  # FFmpeg has its own copy
 
 
 def _not_opened(path: str, reason: str) -> MediaError:
