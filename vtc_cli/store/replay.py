@@ -13,7 +13,7 @@ from vtc_cli.core.errors import TokenFileError, VtcError
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.recorded import Recorded
-from vtc_cli.media.image import MAX_PIXELS
+from vtc_cli.media.size import MAX_PIXELS
 from vtc_cli.recipe.rebuild import rebuild
 from vtc_cli.store.head import StagePart
 from vtc_cli.store.read import AGAIN, TokenFile
