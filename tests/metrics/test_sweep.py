@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from vtc_cli.metrics.sweep import Point, mean_point, spearman, spearman_within, wilson
+from vtc_cli.metrics.sweep import Point, mean_point, spearman, spearman_within
 
 
 def point(value: float, correct: float | None) -> Point:
@@ -55,8 +55,3 @@ def test_inputs_and_not_pairs_are_exchanged() -> None:
     found = spearman_within(first, first)
     assert found is not None and found.rho == pytest.approx(1.0)
     assert found.p_value == pytest.approx(0.25, abs=0.05)
-
-
-def test_wilson_of_the_textbook() -> None:
-    low, high = wilson(8, 10)
-    assert (low, high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)

@@ -118,11 +118,3 @@ def _standard_ranks(values: Sequence[float]) -> NDArray[np.float64]:
     centred = rankdata(values) - (len(values) + 1) / 2
     length: NDArray[np.float64] = centred / np.sqrt((centred**2).sum())
     return length
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """95 % Wilson interval of `right` out of `count` >= 1 (scipy)."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(right, count).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)

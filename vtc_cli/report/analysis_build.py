@@ -10,7 +10,8 @@ from vtc_cli.core.trace import Trace
 from vtc_cli.metrics.information import redundancy
 from vtc_cli.metrics.layers import LayerFigures
 from vtc_cli.metrics.rank import ranks
-from vtc_cli.metrics.sweep import Point, mean_point, spearman, spearman_within, wilson
+from vtc_cli.metrics.statistics import wilson
+from vtc_cli.metrics.sweep import Point, mean_point, spearman, spearman_within
 from vtc_cli.report.analysis import (
     AssociationBlock,
     Correlation,
