@@ -252,3 +252,19 @@ def test_bad_sweeps_are_one_block(
     assert run_command_line(["analyze", *filled, *NARROW]) == 2
     captured = capsys.readouterr()
     assert expected in captured.err and "Traceback" not in captured.err
+
+
+def test_a_rule_that_could_call_nothing_right_is_refused(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "items.jsonl"
+    item = {"media": str(picture), "question": "what is it?"}
+    lines = [item | {"answer": "red"}, item | {"answer": "3"}, item | {"answer": "b", "id": 9}]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    arguments = ["analyze", "--curve", "tokens", "--data", str(path), "--match", "numeric", *NARROW]
+    assert run_command_line(arguments) == 2
+    told = capsys.readouterr().err
+    assert "2 of 3 expected answers" in told and "no number in 'red' (item 1)" in told
+    own = [lines[0] | {"match": "normalised"}, lines[1], lines[2] | {"match": "multiple_choice"}]
+    path.write_text("\n".join(map(json.dumps, own)), encoding="utf-8")
+    assert run_command_line([*arguments, "--points", "576"]) == 0

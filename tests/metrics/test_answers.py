@@ -2,7 +2,7 @@
 
 import pytest
 
-from vtc_cli.metrics.answers import RULES, Rule, matches, normalised, number
+from vtc_cli.metrics.answers import RULES, Rule, matches, normalised, nothing_to_compare, number
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,21 @@ def test_the_first_number_counts_in_any_spelling() -> None:
         1000,
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("expected", "rule", "lacking"),
+    [
+        ("red", "numeric", "no number"),
+        ("three shapes", "numeric", None),
+        ("a dog", "multiple_choice", "no letter of a choice"),
+        ("B", "multiple_choice", None),
+        ("red", "exact", None),
+    ],
+)
+def test_answers_that_no_rule_could_match_are_known(
+    expected: str, rule: Rule, lacking: str | None
+) -> None:
+    assert nothing_to_compare(expected, rule) == lacking
+    if lacking:
+        assert not matches(expected, expected, rule)

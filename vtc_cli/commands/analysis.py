@@ -11,6 +11,7 @@ from vtc_cli.commands.analyze_options import AnalyzeOptions
 from vtc_cli.commands.curves import Selection, SweepOptions, observe_layers, sweep_input
 from vtc_cli.commands.job import PlanOptions, make_plan, parse_budget, parse_fidelity
 from vtc_cli.commands.loading import load_session
+from vtc_cli.commands.matching import check_rules, rule_of
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import MediaError, UsageError
 from vtc_cli.core.observe import Matrix
@@ -104,7 +105,11 @@ def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     found = []
     for number, item in enumerate(items):
         prompt = session.adapter.prepare(read_image(item.media), item.question)
-        judge = None if item.answer is None else partial(_right, item.answer, options.match)
+        judge = (
+            None
+            if item.answer is None
+            else partial(_right, item.answer, rule_of(item, options.match))
+        )
         step = partial(progress.advance, task)
         own = chosen.with_seed(options.seed + number)  # each input has a random choice of its own
         found.append(sweep_input(session, prompt, own, judge=judge, step=step))
@@ -123,7 +128,9 @@ def _items(options: AnalyzeOptions) -> list[Item]:
     if options.data is None:
         assert options.media is not None  # checked with the options
         return [Item("1", options.media, _question(options))]
-    return read_items(options.data)[: options.limit]
+    items = read_items(options.data)[: options.limit]
+    check_rules(items, options.match)
+    return items
 
 
 def _right(expected: str, rule: Rule, answer: str) -> bool:

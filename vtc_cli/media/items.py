@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vtc_cli.core.errors import MediaError, VtcError
 
-FIELDS = ("id", "media", "question", "answer", "category")
+FIELDS = ("id", "media", "question", "answer", "category", "match")
 NEEDED = ("media", "question")
+MATCHES = ("normalised", "exact", "numeric", "multiple_choice", "contains")
 MOST_FAULTS = 20
 LONGEST_LINE_BYTES = 1_000_000  # far above any question; a file without line ends is not read whole
 EXAMPLE = '{"media": "a.png", "question": "what color is it?", "answer": "red"}'
+
+
+Row = TypeVar("Row")
 
 
 class ItemsError(MediaError):
@@ -44,6 +48,7 @@ class Item:
         question: what to ask.
         answer: the expected answer, None if it is not known.
         category: kind of question, None if it is not given.
+        match: the rule by which its answer is right, None for that of the command.
     """
 
     id: str
@@ -51,6 +56,7 @@ class Item:
     question: str
     answer: str | None = None
     category: str | None = None
+    match: str | None = None
 
 
 def read_items(path: Path) -> list[Item]:
@@ -63,16 +69,38 @@ def read_items(path: Path) -> list[Item]:
         ItemsError: unreadable, empty, or lines with faults: at most 20 are listed at once.
     """
     path = _expanded(path)
+    return collect(_lines(path), lambda line: _values(_decoded(line)), path, EXAMPLE)
+
+
+def collect(
+    rows: Iterable[tuple[int, Row]],
+    values_of: Callable[[Row], Mapping[str, str]],
+    path: Path,
+    example: str,
+    name: str = "line",
+) -> list[Item]:
+    """Check numbered rows of any source and make items of them.
+
+    Args:
+        rows: with the number under which faults are told.
+        values_of: the fields of a row as texts, those without a value left out; raises VtcError.
+        path: of the source; media are found from its folder.
+        example: of a row, for the error.
+        name: of a row, `line` or `row`.
+
+    Raises:
+        ItemsError: no rows, or rows with faults: at most 20 are listed at once.
+    """
     items: list[Item] = []
     faults: list[VtcError] = []
     seen: dict[str, int] = {}
-    for number, line in _lines(path):
+    for number, row in rows:
         try:
-            item = _item(line, number, path.parent)
+            item = _item(values_of(row), number, path.parent)
             if item.id in seen:
-                raise VtcError(f"the id {item.id!r} is that of line {seen[item.id]} too")
+                raise VtcError(f"the id {item.id!r} is that of {name} {seen[item.id]} too")
         except VtcError as fault:
-            fault.where = f"{path}, line {number}"
+            fault.where = f"{path}, {name} {number}"
             faults.append(fault)
             if len(faults) == MOST_FAULTS:
                 break
@@ -82,7 +110,7 @@ def read_items(path: Path) -> list[Item]:
     if faults:
         raise ItemsError(faults, where=str(path))
     if not items:
-        raise _unusable(path, "no items", EXAMPLE)
+        raise unusable(path, "no items", example)
     return items
 
 
@@ -106,26 +134,29 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 number, line = number + 1, stream.readline(LONGEST_LINE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a path that no system can have
         found = getattr(error, "strerror", None) or str(error)
-        raise _unusable(path, f"cannot be read: {found}", "a JSONL file") from error
+        raise unusable(path, f"cannot be read: {found}", "a JSONL file") from error
 
 
-def _unusable(path: Path, found: str, allowed: str) -> ItemsError:
-    fault = VtcError(found, where=str(path), allowed=allowed)
+def unusable(path: Path, found: str, allowed: str, hint: str | None = None) -> ItemsError:
+    """The one fault of a source that cannot be read at all."""
+    fault = VtcError(found, where=str(path), allowed=allowed, hint=hint)
     return ItemsError([fault], where=str(path))
 
 
-def _item(line: bytes, number: int, folder: Path) -> Item:
+def _item(values: Mapping[str, str], number: int, folder: Path) -> Item:
     """One checked item.
 
     Raises:
-        VtcError: what is wrong with the line.
+        VtcError: what is wrong with the row.
     """
-    values = _values(_decoded(line))
     media = folder / _expanded(Path(values["media"]))
     if not os.path.isfile(media):  # unlike Path.is_file, never raises over an impossible name
         found = "a folder" if os.path.isdir(media) else "no such file"
         raise VtcError(f"{found}: {media}", allowed="a file, seen from the folder of this one")
-    rest = {name: values.get(name) for name in ("answer", "category")}
+    match = values.get("match")
+    if match is not None and match not in MATCHES:
+        raise VtcError(f"match is {match!r}", allowed=", ".join(MATCHES))
+    rest = {name: values.get(name) for name in ("answer", "category", "match")}
     return Item(values.get("id", str(number)), str(media), values["question"], **rest)
 
 
@@ -157,9 +188,18 @@ def _values(line: str) -> dict[str, str]:
         raise VtcError(f"no JSON: {error}", allowed=EXAMPLE, hint=hint) from error
     if not isinstance(raw, dict):
         raise VtcError(f"a {type(raw).__name__}", allowed=EXAMPLE)
+    return checked_values(raw, EXAMPLE)
+
+
+def checked_values(raw: Mapping[str, Any], example: str) -> dict[str, str]:
+    """The known fields of a row, each a text that says something.
+
+    Raises:
+        VtcError: a needed one is missing, or one is no text.
+    """
     lacking = [name for name in NEEDED if raw.get(name) in (None, "", [], {})]
     if lacking:
-        raise VtcError(f"no {' and no '.join(lacking)}", allowed=EXAMPLE)
+        raise VtcError(f"no {' and no '.join(lacking)}", allowed=example)
     return {name: _text(name, raw[name]) for name in FIELDS if raw.get(name) is not None}
 
 

@@ -57,6 +57,15 @@ def matches(answer: str, expected: str, rule: Rule = "normalised") -> bool:
     return RULES[rule](answer, expected)
 
 
+def nothing_to_compare(expected: str, rule: Rule) -> str | None:
+    """Why no answer can ever be right: what `rule` looks for in `expected` and does not find."""
+    if rule == "numeric" and number(expected) is None:
+        return "no number"
+    if rule == "multiple_choice" and choice(expected) is None:
+        return "no letter of a choice"
+    return None
+
+
 def normalised(text: str) -> list[str]:
     """Words in lower case without punctuation and articles, numbers below a hundred as digits.
 
