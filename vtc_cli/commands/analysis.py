@@ -108,7 +108,7 @@ def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
         judge = (
             None
             if item.answer is None
-            else partial(_right, item.answer, rule_of(item, options.match))
+            else partial(_right, item, options.match)
         )
         step = partial(progress.advance, task)
         own = chosen.with_seed(options.seed + number)  # each input has a random choice of its own
@@ -133,8 +133,8 @@ def _items(options: AnalyzeOptions) -> list[Item]:
     return items
 
 
-def _right(expected: str, rule: Rule, answer: str) -> bool:
-    return matches(answer, expected, rule)
+def _right(item: Item, rule: Rule, answer: str) -> bool:
+    return matches(answer, item.answer or "", rule_of(item, rule))
 
 
 def _options(
