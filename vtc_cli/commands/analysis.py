@@ -105,11 +105,7 @@ def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     found = []
     for number, item in enumerate(items):
         prompt = session.adapter.prepare(read_image(item.media), item.question)
-        judge = (
-            None
-            if item.answer is None
-            else partial(_right, item, options.match)
-        )
+        judge = None if item.answer is None else partial(_right, item, options.match)
         step = partial(progress.advance, task)
         own = chosen.with_seed(options.seed + number)  # each input has a random choice of its own
         found.append(sweep_input(session, prompt, own, judge=judge, step=step))

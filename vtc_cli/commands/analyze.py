@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vtc_cli.commands.analyze_options import (
     DEFAULT_TAU,
@@ -27,6 +25,7 @@ from vtc_cli.commands.analyze_options import (
     TauOption,
 )
 from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
+from vtc_cli.commands.loading import progress_bar
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import (
     BudgetOption,
@@ -95,7 +94,7 @@ def carry_out(options: AnalyzeOptions, output: Output) -> None:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     from vtc_cli.commands.analysis import measure
 
-    with _progress(output) as progress:
+    with progress_bar(output) as progress:
         analysis = measure(options, sys.argv[1:], created, progress)
     for text in analysis.warnings:
         output.warn(text)
@@ -124,17 +123,3 @@ def _print(analysis: Analysis, options: AnalyzeOptions) -> None:
 
         found = rows(analysis)
         print_rows(found, list(found[0]), options.format)
-
-
-@contextmanager
-def _progress(output: Output) -> Iterator[Any]:
-    """A bar on stderr with the time left; silent where nobody watches."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
-    shown = output.shows_progress
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        yield progress

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from vtc_cli.commands.output import Output
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from vtc_cli.engine.session import Session
 
 
@@ -34,6 +36,20 @@ def busy(output: Output, text: str) -> Iterator[None]:
 
     with Console(stderr=True).status(text):
         yield
+
+
+@contextmanager
+def progress_bar(output: Output) -> Iterator[Progress]:
+    """A bar on stderr with the time left; silent where nobody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    shown = output.shows_progress
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        yield progress
 
 
 def _load(model: str, device: str, dtype: str, attn: str) -> Session:

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from vtc_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from vtc_cli.media.items import Item
     from vtc_cli.metrics.answers import Rule
 
 SHOWN = 3
 
 
-def rule_of(item: Item, rule: Rule) -> Rule:
+class Judged(Protocol):
+    """A question with what its file says about its answer."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def answer(self) -> str | None:
+        """What is right, None if it is not known."""
+
+    @property
+    def match(self) -> str | None:
+        """Its own rule, None for that of the command."""
+
+
+def rule_of(item: Judged, rule: Rule) -> Rule:
     """The item's own rule, or that of the command."""
     return cast("Rule", item.match or rule)
 
 
-def check_rules(items: Sequence[Item], rule: Rule) -> None:
+def check_rules(items: Sequence[Judged], rule: Rule) -> None:
     """See that every expected answer holds what its rule compares.
 
     Raises:

@@ -16,11 +16,6 @@ from typing import Any
 
 from vtc_cli.core.errors import UsageError, VtcError
 
-try:
-    import fcntl
-except ImportError:  # not on Windows; there two writers are not kept apart
-    fcntl = None  # type: ignore[assignment]
-
 Line = dict[str, Any]
 
 
@@ -111,7 +106,9 @@ class LineFile:
             raise VtcError(f"could not be written: {reason}", where=str(self.path)) from error
 
     def _lock(self) -> None:
-        if fcntl is None:
+        try:
+            import fcntl
+        except ImportError:  # not on Windows; there two writers are not kept apart
             return
         try:
             fcntl.flock(self._stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
