@@ -103,7 +103,7 @@ def carry_out(options: CompareOptions, output: Output) -> None:
 def _check_condition(tripped: list[str], text: str | None) -> None:
     """Raise CheckError if the condition held for a recipe."""
     if tripped:
-        raise CheckError("; ".join(tripped), where="--fail-if", allowed=f"not {text}")
+        raise CheckError("; ".join(tripped), where="--fail-if", allowed=f"not ({text})")
 
 
 def _compared(options: CompareOptions, output: Output, folder: Path) -> Comparison:

@@ -36,7 +36,7 @@ FEW = 30
 
 
 @dataclass
-class _Team:
+class Team:
     """An arm before its figures: its passes by item, in the order of the items."""
 
     recipe: str
@@ -46,7 +46,7 @@ class _Team:
 
 
 @dataclass
-class _Judge:
+class Judge:
     """Rows with verdicts over answers."""
 
     rows: Rows
@@ -78,9 +78,8 @@ def summarise(rows: Rows, *, argv: Sequence[str], created: str) -> Comparison:
         argv: the command line.
         created: time of the report, ISO 8601.
     """
-    judge = _Judge(rows)
-    full = _Team(FULL, "", "full", _passes(rows, FULL, ""))
-    teams = [full, *_teams(rows)]
+    judge = Judge(rows)
+    full, *_ = teams = teams_of(rows)
     hard_by = next((name for name in HARD_BY if name in rows.baselines()), None)
     answered = len(judge.verdicts(full.passes))
     drafts = [_draft(team, full, judge, hard_by if answered else None) for team in teams]
@@ -116,16 +115,17 @@ def _passes(rows: Rows, recipe: str, budget: str) -> dict[str, Pass]:
     return {item: mine for item, mine in found.items() if mine and rows.full(item)}
 
 
-def _teams(rows: Rows) -> list[_Team]:
-    """Budget by budget: the recipes, then the baselines at what these achieved."""
-    named, teams = rows.baselines(), {}
+def teams_of(rows: Rows) -> list[Team]:
+    """The full model, then by budget the recipes and the baselines at what these achieved."""
+    full = Team(FULL, "", "full", _passes(rows, FULL, ""))
+    named, teams = rows.baselines(), {(FULL, ""): full}
     for budget in rows.head.wishes.budgets:
         arms = [name for name, theirs in rows.arms() if theirs == budget]
         for name in arms:
             passes = _passes(rows, name, budget)
             kind: ArmKind = "baseline" if name in named else "recipe"
             if passes:
-                teams[name, budget] = _Team(name, budget, kind, passes)
+                teams[name, budget] = Team(name, budget, kind, passes)
         for name in (name for name in arms if name not in named):
             for rival in named:
                 team = _rivals(rows, rival, name, budget)
@@ -134,7 +134,7 @@ def _teams(rows: Rows) -> list[_Team]:
     return list(teams.values())
 
 
-def _rivals(rows: Rows, rival: str, name: str, budget: str) -> _Team | None:
+def _rivals(rows: Rows, rival: str, name: str, budget: str) -> Team | None:
     """A baseline at what a recipe achieved; one budget for all items has a team of its own."""
     mine = _passes(rows, name, budget)
     asked = {matched_budget(one) for one in mine.values()}
@@ -145,10 +145,10 @@ def _rivals(rows: Rows, rival: str, name: str, budget: str) -> _Team | None:
         label = f"as {name} {budget}"
         found = {item: rows.rival(rival, one) for item, one in mine.items()}
         passes = {item: one for item, one in found.items() if one}
-    return _Team(rival, label, "baseline", passes) if passes else None
+    return Team(rival, label, "baseline", passes) if passes else None
 
 
-def _draft(team: _Team, full: _Team, judge: _Judge, hard_by: str | None) -> dict[str, Any]:
+def _draft(team: Team, full: Team, judge: Judge, hard_by: str | None) -> dict[str, Any]:
     """An arm as plain fields; p-values are corrected and the front is drawn later."""
     rows, right = judge.rows, judge.verdicts(team.passes)
     passes, others = list(team.passes.values()), [full.passes[item] for item in team.passes]
@@ -201,7 +201,7 @@ def _by_category(rows: Rows, right: dict[str, bool]) -> dict[str, Share]:
     return {name: share for name, share in shares.items() if share}
 
 
-def _hard(team: _Team, full: _Team, judge: _Judge, hard_by: str | None) -> Share | None:
+def _hard(team: Team, full: Team, judge: Judge, hard_by: str | None) -> Share | None:
     """Over items that the full model answers rightly and the down-sampling does not."""
     if hard_by is None or team.recipe == hard_by:
         return None
@@ -319,7 +319,7 @@ def gain_of(arm: Arm, judged: bool) -> float | None:
     return None if divergence is None else -divergence
 
 
-def _warnings(rows: Rows, full: _Team, answered: int, teams: Sequence[_Team]) -> list[str]:
+def _warnings(rows: Rows, full: Team, answered: int, teams: Sequence[Team]) -> list[str]:
     """What the reader must know of the whole."""
     found: list[str] = []
     if rows.head.wishes.model.weights == "random":
@@ -334,7 +334,8 @@ def _warnings(rows: Rows, full: _Team, answered: int, teams: Sequence[_Team]) ->
             f"{items} items share {len(pictures)} pictures: intervals and tests take items as "
             "independent and are too sure"
         )
-    for team in teams:
-        if len(team.passes) < items:
-            found.append(f"{team.recipe} {team.budget}: {len(team.passes)} of {items} items")
+    short = {f"{t.recipe} {t.budget}": len(t.passes) for t in teams if len(t.passes) < items}
+    if short:
+        counts = ", ".join(f"{name}: {count}" for name, count in short.items())
+        found.append(f"not every arm has all {items} items ({counts})")
     return found

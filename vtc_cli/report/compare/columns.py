@@ -35,7 +35,8 @@ class Column:
 
 def answer_columns(found: Comparison) -> list[Column]:
     """How good the answers are, beside the full model and every baseline."""
-    return [*_names(), *(_judged(found) if found.judged else _distant(found))]
+    front = Column("", lambda arm: FRONT if arm.on_front else "", left=True)
+    return [front, *_names(), *(_judged(found) if found.judged else _distant(found))]
 
 
 def cost_columns() -> list[Column]:
@@ -60,7 +61,7 @@ def category_columns(found: Comparison) -> list[Column]:
     names = list(dict.fromkeys(name for arm in found.arms for name in arm.by_category))
     if not names:
         return []
-    shown = [Column(name, _category(name), len(names) - at) for at, name in enumerate(names)]
+    shown = [Column(name, _category(name), 1 + at) for at, name in enumerate(names)]
     return [*_names(), *shown]
 
 
@@ -81,7 +82,6 @@ def _widest(column: Column, arms: Sequence[Arm]) -> int:
 
 def _names() -> list[Column]:
     return [
-        Column("", lambda arm: FRONT if arm.on_front else "", left=True),
         Column("recipe", lambda arm: arm.recipe, left=True),
         Column("budget", lambda arm: arm.budget),
     ]

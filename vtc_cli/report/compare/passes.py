@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def picture_facts(media: Media, grid: Grid, patch_boxes: NDArray[np.float64]) ->
     """The media of an item; patch_boxes (N0, 4) in pixels of the picture."""
     even = _even_grid(grid, patch_boxes)
     return PictureFacts(
-        path=media.path,
+        path=os.path.abspath(media.path),
         sha256=media.sha256,
         kind=media.kind,
         width=media.width,

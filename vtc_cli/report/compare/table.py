@@ -89,7 +89,9 @@ def _section(
         budget = arm.budget
         table.add_row(*(Text(column.cell(arm), style=_style(column, arm)) for column in shown))
     console.print(Padding(table, (0, 1)), width=width + 2)
-    for note in notes:
+    gone = [column.title for column in columns if column not in shown]
+    left_out = [f"not shown at this width: {', '.join(gone)}"] if gone else []
+    for note in (*notes, *left_out):
         console.print(Padding(Text(note, style="dim"), (0, 1)), width=width + 2)
 
 

@@ -90,7 +90,9 @@ def _outcome(test: Against | CloserThan) -> str:
 
 def _figures(test: Against | CloserThan) -> str:
     if isinstance(test, Against):
-        sign = "+" if test.difference >= 0 else "\N{MINUS SIGN}"
+        if 100 * abs(test.difference) < FEWEST_POINTS:
+            return f"no difference, {p_text(test.p_corrected)}"
+        sign = "+" if test.difference > 0 else "\N{MINUS SIGN}"
         return f"{sign}{points(test.difference)}, {p_text(test.p_corrected)}"
     told = f"KL {'+' if test.difference >= 0 else chr(0x2212)}{significant(abs(test.difference))}"
     return told if test.p_corrected is None else f"{told}, {p_text(test.p_corrected)}"
