@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from vtc_cli.report.compare.summary import Comparison
 from vtc_cli.report.compressed import CompressedReport
 from vtc_cli.report.result import Result
 
@@ -15,6 +16,7 @@ SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
 SCHEMAS: Mapping[Path, type[BaseModel]] = {
     SCHEMA_FILE: Result,
     Path(__file__).with_name("compressed.schema.json"): CompressedReport,
+    Path(__file__).with_name("comparison.schema.json"): Comparison,
 }
 
 

@@ -1,0 +1,277 @@
+"""The summary of a comparison: from rows with chosen verdicts to tests, subsets, words, tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from itertools import product
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.stats import binomtest
+
+from tests.report.comparisons import a_pass, an_item, head, judged, mask_of
+from vtc_cli.core.errors import UsageError
+from vtc_cli.report.compare.build import summarise
+from vtc_cli.report.compare.condition import check_known, failing, parse_condition
+from vtc_cli.report.compare.formats import as_csv, as_markdown
+from vtc_cli.report.compare.mask import packed
+from vtc_cli.report.compare.rows import Rows, matched_budget, rows_of
+from vtc_cli.report.compare.summary import Arm, Comparison
+from vtc_cli.report.compare.table import render
+
+COUNT = 60
+
+
+def verdicts(right: int, total: int = COUNT, start: int = 0) -> list[bool]:
+    """`right` items in a row, from `start` on, around the end."""
+    return [(number - start) % total < right for number in range(total)]
+
+
+def summary(rows: Rows) -> Comparison:
+    return summarise(rows, argv=["compare"], created="now")
+
+
+def arm(found: Comparison, name: str) -> Arm:
+    return next(one for one in found.arms if one.name == name)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    table = {
+        ("full", ""): verdicts(50),
+        ("good", "4"): verdicts(48),
+        ("bad", "4"): verdicts(20),
+        ("random", "4"): verdicts(30, start=10),
+        ("downsample", "4"): verdicts(40),
+    }
+    categories = ["colour", "shape"]
+    return judged(table, ["good", "bad"], ["4"], ["random", "downsample"], categories=categories)
+
+
+def test_arms_stand_budget_by_budget_with_their_baselines(rows: Rows) -> None:
+    found = summary(rows)
+    assert [one.name for one in found.arms] == [
+        "full",
+        "good 4",
+        "bad 4",
+        "random 4",
+        "downsample 4",
+    ]
+    assert [one.kind for one in found.arms] == ["full", "recipe", "recipe", "baseline", "baseline"]
+
+
+def test_accuracies_and_pairs_are_those_of_counting(rows: Rows) -> None:
+    found = summary(rows)
+    bad = arm(found, "bad 4")
+    assert bad.accuracy is not None and bad.against_full is not None
+    assert (bad.accuracy.right, bad.accuracy.count) == (20, COUNT)
+    interval = binomtest(20, COUNT).proportion_ci(method="wilson")
+    assert (bad.accuracy.low, bad.accuracy.high) == pytest.approx((interval.low, interval.high))
+    assert bad.against_full.difference == pytest.approx(-30 / COUNT)
+    assert (bad.against_full.mine_only, bad.against_full.other_only) == (0, 30)
+    assert bad.against_full.p_value == pytest.approx(2 / 2**30)
+    # random is right on items 10 to 39, bad on 0 to 19: alone on 10 and on 20 of them.
+    versus = bad.against["random"]
+    assert (versus.mine_only, versus.other_only) == (10, 20)
+    assert versus.p_value == pytest.approx(binomtest(10, 30).pvalue)
+    assert bad.by_category["colour"].right == 10 and bad.by_category["shape"].count == 30
+
+
+def test_the_correction_runs_over_every_test_shown(rows: Rows) -> None:
+    found = summary(rows)
+    tests = [t for one in found.arms for t in (one.against_full, *one.against.values()) if t]
+    assert found.tests == len(tests) == 4 + 2 * 2
+    order = sorted(tests, key=lambda test: test.p_value)
+    largest = 0.0
+    for rank, test in enumerate(order):
+        largest = max(largest, min(test.p_value * (len(tests) - rank), 1.0))
+        assert test.p_corrected == pytest.approx(largest)
+
+
+def test_the_hard_subset_is_what_down_sampling_loses(rows: Rows) -> None:
+    found = summary(rows)
+    assert found.hard_by == "downsample"
+    # full is right on 0 to 49, down-sampling on 0 to 39: hard are 40 to 49.
+    hard = arm(found, "good 4").hard
+    assert hard is not None and (hard.right, hard.count) == (8, 10)
+    assert arm(found, "bad 4").hard.right == 0  # type: ignore[union-attr]
+    assert arm(found, "downsample 4").hard is None and arm(found, "full").hard is None
+
+
+def test_the_front_is_that_of_cost_and_accuracy() -> None:
+    table = {("full", ""): [True] * 4, ("good", "4"): [True, True, True, False]}
+    rows = judged(table, ["good"], ["4"], [], cost=0.5)
+    for number, (cost, answer) in enumerate(product((0.4, 0.6), ("yes", "no"))):
+        for item in range(4):
+            rows.take(a_pass(f"i{item}", f"r{number}", "4", answer, cost=cost))
+    names = ["good", "r0", "r1", "r2", "r3"]
+    rows.head = head(names, ["4"], [])
+    found = summary(rows)
+    # r0 is as good as the full model for 0.4: nothing else stands beside it.
+    assert [one.name for one in found.arms if one.on_front] == ["r0 4"]
+
+
+def test_verdicts_say_what_the_tests_say(rows: Rows) -> None:
+    found = summary(rows)
+    good, bad = (arm(found, f"{name} 4").verdict or "" for name in ("good", "bad"))
+    assert "saves 50 % of prefill FLOPs and 60 % of the KV cache" in good
+    assert "loses 3.3 points (p = 0.50, could be chance)" in good
+    assert "beats random (+30.0 points, p < 0.001)" in good
+    assert "the vision tower limits its speed (70 % of the first token)" in good
+    assert "first token 2.0x sooner" in good
+    assert "loses 50.0 points (p < 0.001);" in bad
+    assert "worse than down-sampling (\u221233.3 points, p < 0.001)" in bad
+    assert "not shown better than random (\u221216.7 points" in bad
+    assert arm(found, "random 4").verdict is None
+
+
+def test_without_answers_closeness_is_compared() -> None:
+    rows = Rows(head(["near"], ["4"]))
+    chance = np.random.default_rng(0)
+    for number in range(12):
+        rows.take(an_item(f"i{number}", number, answer=None))
+        rows.take(a_pass(f"i{number}", "full", "", "yes"))
+        far = float(chance.uniform(0.5, 1.0))
+        rows.take(a_pass(f"i{number}", "near", "4", "yes", kl=far / 10))
+        rows.take(a_pass(f"i{number}", "random", "4", "no", kl=far))
+    found = summary(rows)
+    near = arm(found, "near 4")
+    assert not found.judged and near.accuracy is None and near.against == {}
+    test = near.closer_than["random"]
+    assert test.p_value == pytest.approx(2 / 2**12) and test.difference < 0 and found.tests == 1
+    assert "beats random (KL \u2212" in (near.verdict or "") and near.on_front
+    assert "points" not in (near.verdict or "")
+
+
+def test_random_weights_have_no_accuracy() -> None:
+    table = {("full", ""): [True] * 3, ("good", "4"): [True] * 3, ("random", "4"): [False] * 3}
+    found = summary(judged(table, ["good"], ["4"], weights="random"))
+    assert found.answered == 0 and all(one.accuracy is None for one in found.arms)
+    assert any("random weights" in warning for warning in found.warnings)
+    assert "accuracy" not in as_markdown(found).replace("no accuracy is given", "")
+
+
+def test_a_baseline_spends_what_was_achieved() -> None:
+    met = a_pass("i", "r", "4", "yes", tokens=4.4)
+    missed = a_pass("i", "r", "4", "yes", tokens=5.6)
+    free = a_pass("i", "r", "default", "yes", tokens=0.2)
+    assert [matched_budget(one) for one in (met, missed, free)] == ["4", "6", "1"]
+
+
+def test_a_recipe_of_no_fixed_budget_meets_baselines_item_by_item() -> None:
+    rows = Rows(head(["free"], ["default"]))
+    for number, tokens in enumerate((3.0, 5.0)):
+        rows.take(an_item(f"i{number}", number))
+        rows.take(a_pass(f"i{number}", "full", "", "yes"))
+        rows.take(a_pass(f"i{number}", "free", "default", "yes", tokens=tokens))
+        for budget in ("3", "5"):
+            answer = "no" if budget == f"{tokens:g}" else "yes"
+            rows.take(a_pass(f"i{number}", "random", budget, answer, tokens=float(budget)))
+    found = summary(rows)
+    rival = arm(found, "random as free default")
+    assert rival.items == 2 and rival.accuracy is not None and rival.accuracy.right == 0
+    assert rival.tokens.layer_average == 4.0
+    assert arm(found, "free default").against["random"].difference == 1.0
+
+
+def test_missing_passes_are_told_and_pairs_are_common() -> None:
+    table = {("full", ""): [True] * 5, ("good", "4"): [True] * 5, ("random", "4"): [False] * 5}
+    rows = judged(table, ["good"], ["4"])
+    del rows.passes["i0", "good", "4"], rows.passes["i1", "random", "4"]
+    found = summary(rows)
+    assert arm(found, "good 4").items == 4
+    assert arm(found, "good 4").against["random"].count == 3
+    assert any("not every arm has all 5 items" in warning for warning in found.warnings)
+
+
+def test_shared_pictures_are_told() -> None:
+    table = {("full", ""): [True] * 2, ("good", "4"): [True] * 2, ("random", "4"): [False] * 2}
+    rows = judged(table, ["good"], ["4"])
+    picture = rows.items["i0"].picture
+    rows.take(rows.items["i1"].model_copy(update={"picture": picture}))
+    assert any("2 items share 1 pictures" in warning for warning in summary(rows).warnings)
+
+
+def test_lines_come_back_as_rows(rows: Rows) -> None:
+    lines = [rows.head, *rows.items.values(), *rows.passes.values()]
+    again = rows_of([line.model_dump(mode="json") for line in lines], "file")
+    assert again.passes == rows.passes and list(again.items) == list(rows.items)
+    whole = [line.model_dump(mode="json") for line in lines]
+    for broken in ([], whole[1:], [*whole, whole[0]], [*whole, {"kind": "pass"}], [{"a": 1}]):
+        with pytest.raises(UsageError, match="not the line of a comparison"):
+            rows_of(broken, "file")
+
+
+def test_fates_are_packed_two_bits_each() -> None:
+    fates = np.random.default_rng(0).integers(0, 4, 575).astype(np.uint8)
+    assert packed(fates) == mask_of(fates.tolist())
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("accuracy_drop > 1", ["good 4", "bad 4"]),
+        ("accuracy_drop>=50", ["bad 4"]),
+        ("accuracy < 50 and kv_ratio < 0.3", []),
+        ("accuracy < 50 and kv_ratio < 0.5 or accuracy == 80", ["good 4", "bad 4"]),
+        ("ttft_ms > 1e3", []),
+        ("prefill_ratio != .49", []),
+        ("hard_accuracy <= 0", ["bad 4"]),
+    ],
+)
+def test_conditions_hold_for_the_recipes_they_should(
+    rows: Rows, text: str, names: list[str]
+) -> None:
+    condition, found = parse_condition(text), summary(rows)
+    check_known(condition, found)
+    assert [told.partition(":")[0] for told in failing(condition, found)] == names
+
+
+@pytest.mark.parametrize(
+    "text", ["", "accuracy", "accuracy >", "1 > accuracy", "__import__('os')", "accuracy > 1 and"]
+)
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no condition"):
+        parse_condition(text)
+
+
+def test_unknown_figures_are_refused_with_the_list() -> None:
+    with pytest.raises(UsageError, match="no figure is called 'acuracy'") as caught:
+        parse_condition("acuracy > 1")
+    assert "accuracy_drop" in (caught.value.allowed or "") and caught.value.hint == "accuracy"
+    table = {("full", ""): [True], ("good", "4"): [True], ("random", "4"): [True]}
+    blank = summary(judged(table, ["good"], ["4"], weights="random"))
+    with pytest.raises(UsageError, match="accuracy is not known for good 4"):
+        check_known(parse_condition("accuracy < 1"), blank)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_the_report_fits_the_terminal(rows: Rows, width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    render(summary(rows), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    for needed in ("recipe", "accuracy", "good", "random", "Verdicts"):
+        assert needed in text
+    assert ("not shown at this width" in text) == (width < 120)
+
+
+def test_csv_has_every_figure_of_every_arm(rows: Rows) -> None:
+    found = summary(rows)
+    table = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert [row["recipe"] for row in table] == [one.recipe for one in found.arms]
+    bad = table[2]
+    assert float(bad["accuracy.share"]) == pytest.approx(1 / 3)
+    assert float(bad["against.random.p_corrected"]) <= 1
+    assert table[0]["against_full.difference"] == "" and bad["on_front"] in ("true", "false")
+
+
+def test_markdown_tables_are_even(rows: Rows) -> None:
+    found = summary(rows)
+    for block in re.findall(r"(?:^\|.*\n)+", as_markdown(found), re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1
+    assert as_markdown(found).count("- **") == 2
