@@ -8,7 +8,7 @@ WORKERS ?= 2
 OLDEST ?= 5.18.0
 bin := $(VENV)/bin
 
-.PHONY: demo test lint types suite oldest bench pictures clean
+.PHONY: demo test lint types suite oldest bench eval pictures clean
 
 demo: $(VENV)/.installed
 	$(bin)/vtc run --recipe $(RECIPE) $(PICTURE) "$(QUESTION)" --baseline --overlay overlay.png
@@ -34,6 +34,10 @@ bench: $(VENV)/.installed
 	$(bin)/python benchmarks/startup.py
 	$(bin)/python benchmarks/prefill.py
 	$(bin)/python benchmarks/analysis.py --long
+
+# docs/eval.md: every shipped method beside its baselines, at three budgets, over 400 items.
+eval: $(VENV)/.installed
+	$(bin)/python -m benchmarks.evaluation $(if $(LIMIT),--limit $(LIMIT))
 
 # The pictures of the README.
 pictures: $(VENV)/.installed

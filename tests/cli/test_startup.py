@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.report.comparisons import judged
+
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "numpy", "PIL", "decord"}
 WRAPPER = """
@@ -64,3 +66,12 @@ def test_recipes_are_listed_within_two_seconds() -> None:
         )
         taken.append(time.perf_counter() - begin)
     assert min(taken) < 2.0
+
+
+def test_reporting_a_comparison_again_loads_no_model_library(tmp_path: Path) -> None:
+    rows = judged({("full", ""): [True], ("r", "4"): [True]}, ["r"], ["4"], [])
+    lines = [rows.head, *rows.items.values(), *rows.passes.values()]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{line.model_dump_json()}\n" for line in lines), encoding="utf-8")
+    modules = loaded_by(["compare", "--from", str(path)])
+    assert modules & {"torch", "transformers"} == set()

@@ -284,6 +284,51 @@ _ALL = (
         "the two answers",
         ("match",),
     ),
+    Definition(
+        "accuracy",
+        "arms[].accuracy, arms[].by_category",
+        "Share of items answered rightly, in `vtc compare`. Items without a known answer do not "
+        "count, and random weights have none. The interval is Wilson's, 95 %.",
+        "right / count; what is right says the rule of --match or of the item",
+        "share, 0 to 1",
+        "Wilson 1927, as in statsmodels",
+        ("wilson", "by_category"),
+    ),
+    Definition(
+        "accuracy_drop",
+        "arms[].against_full, arms[].against",
+        "How much worse than the full model, and than each baseline at the budget that was "
+        "achieved on the same item, in `vtc compare`. The p-value is McNemar's exact test over the "
+        "items that only one of the two answers rightly, corrected by Holm's method over every "
+        "test of the comparison. The interval is Newcombe's for paired shares (method 10).",
+        "difference = accuracy of the arm - accuracy of the other, over common items\n"
+        "p = P(a fair coin falls as unevenly as mine_only to other_only), two-sided",
+        "share; --fail-if takes percentage points",
+        "McNemar 1947, Holm 1979, Newcombe 1998, as in statsmodels",
+        ("mcnemar", "holm", "newcombe", "against_full", "against"),
+    ),
+    Definition(
+        "hard",
+        "arms[].hard, hard_by",
+        "Accuracy over the hard subset of `vtc compare`: items that the full model answers rightly "
+        "and the down-sampled picture at the same budget wrongly. Without down-sampling the next "
+        "baseline of average_pool and uniform takes its place; `hard_by` names it.",
+        "right / count over items with full right and down-sampling wrong",
+        "share, 0 to 1",
+        "counted item by item",
+        ("hard_accuracy", "hard_by"),
+    ),
+    Definition(
+        "cost_ratio",
+        "arms[].flops.cost_ratio, arms[].on_front",
+        "What an arm of `vtc compare` costs: its prefill and the compression itself over the full "
+        "model's prefill. The Pareto front is drawn over it and accuracy, or without answers over "
+        "it and the mean KL.",
+        "(prefill + compression) / full prefill, sums over items",
+        "share of the full model",
+        "counted as in `vtc explain flops`",
+        ("pareto", "on_front", "cost"),
+    ),
 )
 
 DEFINITIONS: Mapping[str, Definition] = {definition.name: definition for definition in _ALL}

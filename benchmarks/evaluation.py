@@ -1,0 +1,97 @@
+"""The table of all shipped methods: docs/eval.md, and the README where it has a place for it.
+
+Run: python -m benchmarks.evaluation [--limit 80] [--budget 192,128,64]
+
+Every pass is kept in build/eval.jsonl, so that the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from vtc_cli.app import run_command_line
+from vtc_cli.commands.compare_run import BASELINES
+from vtc_cli.core.discover import resource_folder
+from vtc_cli.core.files import write_whole
+from vtc_cli.recipe.load import load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+ITEMS = Path("samples/eval/items.jsonl")
+TITLE = "# Comparison"
+FOR_CLIPS = ("metok",)  # over a single picture its pooling has nothing to pool
+PLACE = re.compile(r"(<!-- eval: begin -->\n).*?(<!-- eval: end -->)", re.DOTALL)
+HEAD = (
+    "`make eval` wrote this page: every shipped method that meets a budget, at each budget beside "
+    "the full model and the baselines, whatever the outcome; methods for clips are left out, for "
+    "the items are pictures. Accuracies depend on the seed and the "
+    "versions only; times are those of one machine under its load of that hour."
+)
+
+
+def methods() -> list[str]:
+    """Shipped recipes that meet a budget, without baselines and what is made for clips."""
+    names = [path.stem for path in sorted(resource_folder("recipes").glob("*.yaml"))]
+    left_out = (*BASELINES, *FOR_CLIPS)
+    return [name for name in names if name not in left_out and _meets_budgets(name)]
+
+
+def _meets_budgets(name: str) -> bool:
+    recipe = load_recipe(name)
+    sound = recipe.file.fidelity != "official"
+    return sound and any(use.cls.meets_budget for use in recipe.stages)
+
+
+def compared(arguments: list[str]) -> str:
+    """What `vtc compare` prints.
+
+    Raises:
+        SystemExit: with its exit code, if it fails.
+    """
+    printed = StringIO()
+    with redirect_stdout(printed):
+        code = run_command_line(["compare", *arguments])
+    if code:
+        sys.exit(code)
+    return printed.getvalue()
+
+
+def page(table: str, command: str) -> str:
+    """The page around the tables."""
+    return f"{TITLE}\n\n{HEAD}\n\n```console\n$ vtc {command}\n```\n\n{table}"
+
+
+def first_table(table: str) -> str:
+    """The table of answers: the first of the tables."""
+    found = re.search(r"(?:^\|.*\n)+", table, re.MULTILINE)
+    return found.group() if found else ""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Compare, then write the page and the table of the README."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--budget", default="192,128,64")
+    parser.add_argument("--rows", type=Path, default=ROOT / "build" / "eval.jsonl")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "eval.md")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    options = parser.parse_args(arguments)
+    options.rows.parent.mkdir(parents=True, exist_ok=True)
+    told = ["--recipe", ",".join(methods()), "--budget", options.budget, "--data", str(ITEMS)]
+    told += [] if options.limit is None else ["--limit", str(options.limit)]
+    kept = ["--seed", "0", "--model", "tiny", "-o", str(options.rows), "--format", "md"]
+    table = compared([*told, *kept])
+    write_whole(options.page, page(table, " ".join(["compare", *told])))
+    text = options.readme.read_text(encoding="utf-8")
+    filled = PLACE.sub(lambda place: place[1] + first_table(table) + place[2], text)
+    if filled != text:
+        write_whole(options.readme, filled)
+    print(f"{options.page} is written", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

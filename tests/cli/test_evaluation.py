@@ -1,0 +1,40 @@
+"""`make eval`: every shipped method beside the baselines, on a page and in the README."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import evaluation
+from vtc_cli.core.discover import recipe_files
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_methods_are_the_shipped_ones() -> None:
+    names = evaluation.methods()
+    assert {"fastv", "mustdrop", "tokencarve", "mustdrop_tokencarve"} <= set(names)
+    assert not {"full", "random", "uniform", "metok"} & set(names)
+
+
+def test_every_method_stands_beside_the_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    readme, page = tmp_path / "README.md", tmp_path / "eval.md"
+    readme.write_text("a\n<!-- eval: begin -->\nold\n<!-- eval: end -->\nb\n", encoding="utf-8")
+    arguments = ["--limit", "1", "--budget", "128,64", "--rows", str(tmp_path / "rows.jsonl")]
+    evaluation.main([*arguments, "--page", str(page), "--readme", str(readme)])
+    text = readme.read_text(encoding="utf-8").replace("\\_", "_")
+    assert text.startswith("a\n<!-- eval: begin -->\n|") and text.endswith(
+        "<!-- eval: end -->\nb\n"
+    )
+    rows = [tuple(cell.strip() for cell in line.split("|")[2:4])
+            for line in re.findall(r"^\|.*$", text, re.MULTILINE)[2:]]  # fmt: skip
+    baselines = [name for name in evaluation.BASELINES if name in recipe_files()]
+    expected = {(name, budget) for name in (*evaluation.methods(), *baselines)
+                for budget in ("128", "64")}  # fmt: skip
+    assert set(rows) == {("full", "")} | expected and len(rows) == len(set(rows))
+    assert "old" not in text and text.split("\n")[2] in page.read_text().replace("\\_", "_")
