@@ -233,7 +233,7 @@ def test_a_broken_picture_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "bad.webp").write_bytes(b"RIFF....WEBP")
     path, rows = tmp_path / "items.jsonl", tmp_path / "rows.jsonl"
     questions = [{"media": f"{name}.webp", "question": "what?", "answer": "red", "id": name}
-                 for name in ("good", "bad")]  # fmt: skip
+                 for name in ("bad", "good")]  # fmt: skip
     path.write_text("\n".join(map(json.dumps, questions)), encoding="utf-8")
     arguments = ["compare", "--data", str(path), "-r", "random", "-b", "64", "--no-baselines"]
     arguments += ["-o", str(rows), "--json"]

@@ -145,7 +145,7 @@ def _measured(options: CompareOptions, created: str, output: Output, folder: Pat
     entrants = take_part(options)
     everything = _items(options, folder)
     session = load_session(output, options.model, options.device, options.dtype, options.attn)
-    left_out = check_plans(session, entrants, options.budgets(), everything[0])
+    left_out = check_plans(session, entrants, options.budgets(), everything)
     for name, reason in left_out.items():
         output.warn(f"the baseline {name} is left out: {reason}")
     wishes = wishes_of(options, session, entrants, everything)

@@ -244,19 +244,19 @@ def take_part(options: CompareOptions) -> Entrants:
 
 
 def check_plans(
-    session: Session, entrants: Entrants, budgets: Sequence[str], item: Item
+    session: Session, entrants: Entrants, budgets: Sequence[str], items: Sequence[Item]
 ) -> dict[str, str]:
-    """See on one item that every recipe can be planned, and leave out baselines that cannot.
+    """See on the first item that can be read that every recipe can be planned.
+
+    Baselines that cannot be planned are left out.
 
     Returns:
         The baselines that were left out, with the reason.
 
     Raises:
-        VtcError: the item cannot be read, or a recipe does not fit the model or a budget.
+        VtcError: no item can be read, or a recipe does not fit the model or a budget.
     """
-    prompt = session.adapter.prepare(read_media(item.media), item.question)
-    if prompt.grid.tokens == 0:
-        raise UsageError("no visual tokens", where=item.media, allowed="media that the model reads")
+    prompt = _first_prompt(session, items)
     for name in entrants.recipes:
         for budget in budgets:
             entrants.plan(session, prompt, name, budget)
@@ -269,6 +269,25 @@ def check_plans(
     for name in left_out:
         del entrants.baselines[name]
     return left_out
+
+
+def _first_prompt(session: Session, items: Sequence[Item]) -> Prompt:
+    """The first item that the model can take.
+
+    Raises:
+        VtcError: the fault of the first one, if no item can be taken.
+    """
+    first: VtcError | None = None
+    for item in items:
+        try:
+            prompt = session.adapter.prepare(read_media(item.media), item.question)
+        except VtcError as error:
+            first = first or error
+            continue
+        if prompt.grid.tokens > 0:
+            return prompt
+    allowed = "media that the model reads"
+    raise first or UsageError("no visual tokens", where=items[0].media, allowed=allowed)
 
 
 def wishes_of(
