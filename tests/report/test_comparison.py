@@ -21,6 +21,7 @@ from vtc_cli.report.compare.mask import packed
 from vtc_cli.report.compare.rows import Rows, matched_budget, rows_of
 from vtc_cli.report.compare.summary import Arm, Comparison
 from vtc_cli.report.compare.table import render
+from vtc_cli.report.compare.verdict import verdict
 
 COUNT = 60
 
@@ -126,6 +127,18 @@ def test_verdicts_say_what_the_tests_say(rows: Rows) -> None:
     assert "worse than down-sampling (\u221233.3 points, p < 0.001)" in bad
     assert "not shown better than random (\u221216.7 points" in bad
     assert arm(found, "random 4").verdict is None
+
+
+def test_what_the_correction_takes_away_is_not_claimed(rows: Rows) -> None:
+    found = summary(rows)
+    good = arm(found, "good 4")
+    test = good.against["random"].model_copy(update={"p_value": 0.01, "p_corrected": 0.2})
+    assert good.against_full is not None
+    own = good.against_full.model_copy(update={"p_value": 0.01, "p_corrected": 0.3})
+    unsure = good.model_copy(update={"against": {"random": test}, "against_full": own})
+    told = verdict(unsure) or ""
+    assert "not shown better than random (+30.0 points, p = 0.20)" in told
+    assert "loses 3.3 points (p = 0.30, could be chance)" in told
 
 
 def test_without_answers_closeness_is_compared() -> None:

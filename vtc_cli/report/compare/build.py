@@ -85,7 +85,7 @@ def summarise(rows: Rows, *, argv: Sequence[str], created: str) -> Comparison:
     drafts = [_draft(team, full, judge, hard_by if answered else None) for team in teams]
     tests = corrected(drafts)
     arms = _on_front([Arm.model_validate(draft) for draft in drafts], bool(answered))
-    arms = [arm.model_copy(update={"verdict": verdict(arm, arms[0])}) for arm in arms]
+    arms = [arm.model_copy(update={"verdict": verdict(arm)}) for arm in arms]
     wishes = rows.head.wishes
     return Comparison(
         command="compare",

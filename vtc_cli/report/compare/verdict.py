@@ -13,13 +13,8 @@ NAMES = {"average_pool": "average pooling", "downsample": "down-sampling"}
 FEWEST_POINTS = 0.05  # below which a difference is written as none
 
 
-def verdict(arm: Arm, full: Arm) -> str | None:
-    """The line of a recipe, from its figures alone; None for the full model and baselines.
-
-    Args:
-        arm: the recipe at its budget.
-        full: the uncompressed model.
-    """
+def verdict(arm: Arm) -> str | None:
+    """The line of a recipe, from its figures alone; None for the full model and baselines."""
     if arm.kind != "recipe":
         return None
     parts = [_saves(arm), _loses(arm), *_beats(arm), _speed(arm)]
