@@ -164,7 +164,13 @@ def test_random_weights_have_no_accuracy() -> None:
     found = summary(judged(table, ["good"], ["4"], weights="random"))
     assert found.answered == 0 and all(one.accuracy is None for one in found.arms)
     assert any("random weights" in warning for warning in found.warnings)
-    assert "accuracy" not in as_markdown(found).replace("no accuracy is given", "")
+    console = Console(file=io.StringIO(), width=120)
+    render(found, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for told in (text.strip(), as_markdown(found).strip("*")):
+        assert told.startswith("random weights: the answer means nothing")
+        assert "accuracy" not in told.replace("no accuracy is given", "")
+        assert "same answer" not in told
 
 
 def test_a_baseline_spends_what_was_achieved() -> None:

@@ -29,9 +29,9 @@ from vtc_cli.report.compare.summary import (
 )
 from vtc_cli.report.compare.verdict import verdict
 from vtc_cli.report.result import SCHEMA_VERSION, FirstTokenShares
+from vtc_cli.report.table import NO_ACCURACY
 
 HARD_BY = ("downsample", "average_pool", "uniform")  # the first that takes part
-NO_ACCURACY = "random weights: answers mean nothing and no accuracy is given"
 FEW = 30
 
 
@@ -85,7 +85,7 @@ def summarise(rows: Rows, *, argv: Sequence[str], created: str) -> Comparison:
     drafts = [_draft(team, full, judge, hard_by if answered else None) for team in teams]
     tests = corrected(drafts)
     arms = _on_front([Arm.model_validate(draft) for draft in drafts], bool(answered))
-    arms = [arm.model_copy(update={"verdict": verdict(arm)}) for arm in arms]
+    arms = [arm.model_copy(update={"verdict": verdict(arm, noise=not judge.known)}) for arm in arms]
     wishes = rows.head.wishes
     return Comparison(
         command="compare",

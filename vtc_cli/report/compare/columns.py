@@ -98,13 +98,13 @@ def _judged(found: Comparison) -> list[Column]:
         Column("p", lambda arm: _p(arm.against_full), 8),
         *(Column(f"to {SHORT.get(name, name)}", _against(name), 2) for name in _rivals(found)),
         *(hard if found.hard_by else []),
-        *_close()[:2],
+        *_close(found)[:2],
     ]
 
 
 def _distant(found: Comparison) -> list[Column]:
     """Distances to the full model, where no answer is known to be right."""
-    divergence, *others = _close()
+    divergence, *others = _close(found)
     return [
         Column("tokens", lambda arm: f"{arm.tokens.layer_average:.0f}", 6),
         Column(divergence.title, divergence.cell),
@@ -113,11 +113,13 @@ def _distant(found: Comparison) -> list[Column]:
     ]
 
 
-def _close() -> list[Column]:
+def _close(found: Comparison) -> list[Column]:
+    """Fidelity; whether answers of random weights are alike says nothing and is left out."""
+    same = Column("same answer", lambda arm: _figure(arm, "exact_match", percent=True), 5)
     return [
         Column("KL", lambda arm: _figure(arm, "kl_first_token"), 3),
         Column("top-1", lambda arm: _figure(arm, "top1_agree", percent=True), 9),
-        Column("same answer", lambda arm: _figure(arm, "exact_match", percent=True), 5),
+        *([] if found.model.weights == "random" else [same]),
         Column("NLL", lambda arm: _figure(arm, "answer_nll_delta"), 10),
     ]
 

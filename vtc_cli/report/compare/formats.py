@@ -52,8 +52,8 @@ def _cell(value: Any) -> str:
 def as_markdown(found: Comparison) -> str:
     """The tables, their notes and the verdicts."""
     blocks = [
-        *head_lines(found),
         *(f"**{warning}**" for warning in found.warnings),
+        *head_lines(found),
         _table(answer_columns(found), found.arms),
         *answer_note(found),
         _table(cost_columns(), found.arms),

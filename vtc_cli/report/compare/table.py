@@ -19,6 +19,7 @@ from vtc_cli.report.compare.columns import (
 )
 from vtc_cli.report.compare.summary import Arm, Comparison
 from vtc_cli.report.compare.verdict import NAMES
+from vtc_cli.report.table import NO_ACCURACY
 
 ACCENT = "cyan"
 WIDEST = 130
@@ -31,6 +32,8 @@ TIMES = "shares of the full model's; times are medians over items of single pass
 def render(found: Comparison, console: Console) -> None:
     """Print the comparison, never wider than the console."""
     width = min(console.width, WIDEST) - 2
+    if found.model.weights == "random":
+        console.print(Padding(Text(NO_ACCURACY, style="bold"), (0, 1)))
     for line in head_lines(found):
         console.print(Padding(Text(line), (0, 1)), width=width + 2)
     _section(console, width, "Answers", answer_columns(found), found, answer_note(found))

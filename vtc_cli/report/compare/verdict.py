@@ -13,11 +13,16 @@ NAMES = {"average_pool": "average pooling", "downsample": "down-sampling"}
 FEWEST_POINTS = 0.05  # below which a difference is written as none
 
 
-def verdict(arm: Arm) -> str | None:
-    """The line of a recipe, from its figures alone; None for the full model and baselines."""
+def verdict(arm: Arm, *, noise: bool = False) -> str | None:
+    """The line of a recipe, from its figures alone; None for the full model and baselines.
+
+    Args:
+        arm: the recipe at its budget.
+        noise: its weights are random, so that what it answers means nothing.
+    """
     if arm.kind != "recipe":
         return None
-    parts = [_saves(arm), _loses(arm), *_beats(arm), _speed(arm)]
+    parts = [_saves(arm), _loses(arm, noise), *_beats(arm), _speed(arm)]
     return "; ".join(part for part in parts if part)
 
 
@@ -38,10 +43,10 @@ def _saves(arm: Arm) -> str:
     return f"saves {' and '.join(saved)}" if saved else "saves neither prefill FLOPs nor KV cache"
 
 
-def _loses(arm: Arm) -> str:
+def _loses(arm: Arm, noise: bool) -> str:
     test = arm.against_full
     if test is None:
-        return _distance(arm)
+        return _distance(arm, noise)
     if 100 * abs(test.difference) < FEWEST_POINTS:
         changed = test.mine_only + test.other_only
         return "as accurate as the full model" + (
@@ -52,13 +57,13 @@ def _loses(arm: Arm) -> str:
     return f"{deed} {points(test.difference)} ({p_text(test.p_corrected)}{sure})"
 
 
-def _distance(arm: Arm) -> str:
+def _distance(arm: Arm, noise: bool) -> str:
     """How far the answers are from the full model's, where none is known to be right."""
     close = arm.fidelity
     if close is None or close.kl_first_token is None:
         return ""
     told = f"KL {significant(close.kl_first_token)} nats to the full model"
-    if arm.items == 1:
+    if arm.items == 1 or noise:
         return told
     return f"{told}, the same answer in {_percent(close.exact_match)} of the items"
 
