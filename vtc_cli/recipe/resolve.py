@@ -187,6 +187,14 @@ def _build(use: StageUse, resolved: Mapping[str, Any]) -> Stage:
 def _check_tower_layer(target: _Target, use: StageUse, stage: Stage) -> None:
     if not isinstance(stage, EncoderStage) or stage.tower_layer is None:
         return
+    if target.shape.merge > 1:
+        side = target.shape.merge
+        raise VtcError(
+            f"{use.name} acts at tower layer {stage.tower_layer}",
+            where=use.where,
+            allowed=f"behind the projector: this tower joins {side} x {side} patches into a token",
+            hint="leave the stage out, or choose a model whose tower rows are tokens",
+        )
     last = target.shape.feature_layers - 1
     if not 0 <= stage.tower_layer <= last:
         raise VtcError(
