@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,16 +19,19 @@ from vtc_cli.core.tokens import Grid
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A question about one picture as the model takes it.
+    """A question about one picture or video as the model takes it.
 
     Attributes:
         input_ids: (1, S) int64, one placeholder for each original visual token.
         position_ids: (..., 1, S) int64, ids of the uncompressed prompt.
-        visual_index: (N0,) int64, places of the placeholders in the sequence, raster order.
+        visual_index: (N0,) int64, places of the placeholders in the sequence, raster order;
+            text may stand between them, for instance the times of frames.
         encoder_inputs: what the vision tower takes, for instance `pixel_values`.
         grid: geometry of the N0 visual tokens.
-        patch_boxes: (N0, 4) float, left, top, right, bottom of every token in picture pixels.
+        patch_boxes: (N0, 4) float, left, top, right, bottom of every token in picture pixels, those
+            of its frame for a video.
         question: the text asked.
+        kind: what the placeholders stand for.
     """
 
     input_ids: Tensor
@@ -38,6 +41,7 @@ class Prompt:
     grid: Grid
     patch_boxes: NDArray[np.float64]
     question: str
+    kind: Literal["image", "video"] = "image"
 
     @property
     def prompt_tokens(self) -> int:
@@ -47,10 +51,20 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class EncoderOutput:
-    """What the encoder gives: `features` (N, d) and the library's own object that carries them."""
+    """What the encoder gives.
+
+    Attributes:
+        features: (N, d) visual tokens at the decoder's door.
+        carrier: the library's own object that carries them.
+        added: for each of the first decoder layers, rows (N, d) that belong to the same tokens and
+            are added to what the layer gives out; the model must not be handed them too.
+        kind: what the tokens were made from.
+    """
 
     features: Tensor
     carrier: Any
+    added: tuple[Tensor, ...] = ()
+    kind: Literal["image", "video"] = "image"
 
 
 class Adapter(ABC):
@@ -110,6 +124,14 @@ class Adapter(ABC):
     def projector(self) -> nn.Module:
         """The map from tower states to decoder width."""
 
+    def tower_rows(self, hidden: Tensor, prompt: Prompt) -> int:
+        """Rows that a tower block processes for one picture or frame; `hidden` is its input."""
+        return int(hidden.shape[-2])
+
+    def projector_rows(self, states: Tensor, prompt: Prompt) -> Tensor:
+        """(N, d_vision) what the projector reads of each token; `states` is its input."""
+        return states.reshape(-1, states.shape[-1])
+
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
         """Blocks of the decoder."""
@@ -120,6 +142,18 @@ class Adapter(ABC):
         """The attention module of decoder block `layer`."""
         module: nn.Module = self.decoder.layers[layer].self_attn
         return module
+
+    def place(self, hidden: Tensor, position_ids: Tensor) -> tuple[Any, Tensor]:
+        """How decoder layers are told where their tokens stand.
+
+        Args:
+            hidden: (1, n, d), for device and dtype.
+            position_ids: (..., 1, n) in the layout of `Prompt.position_ids`.
+
+        Returns:
+            The rotary embeddings, and the (1, n) ids that a layer takes beside them.
+        """
+        return self.decoder.rotary_emb(hidden, position_ids=position_ids), position_ids
 
     @abstractmethod
     def prepare(self, media: Media, question: str) -> Prompt:
