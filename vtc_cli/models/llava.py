@@ -14,6 +14,7 @@ from vtc_cli.core.shape import ModelShape, TransformerShape
 from vtc_cli.core.tokens import Grid
 from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
 from vtc_cli.models.support.geometry import patch_boxes
+from vtc_cli.models.support.shapes import decoder_shape
 
 FALLBACK_TEMPLATE = "USER: <image>\n{question} ASSISTANT:"  # the format of the LLaVA-1.5 paper
 
@@ -85,7 +86,7 @@ class LlavaAdapter(Adapter):
             class_tokens=1,
             feature_layers=reached,
             projector=tuple((layer.in_features, layer.out_features) for layer in linear),
-            decoder=_decoder_shape(text),
+            decoder=decoder_shape(text),
         )
 
     @property
@@ -178,19 +179,4 @@ def _tower_shape(config: Any) -> TransformerShape:
         head_dim=config.hidden_size // heads,
         mlp_width=config.intermediate_size,
         gated_mlp=False,
-    )
-
-
-def _decoder_shape(config: Any) -> TransformerShape:
-    """Sizes of a Llama-style text configuration."""
-    heads = config.num_attention_heads
-    return TransformerShape(
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        mlp_width=config.intermediate_size,
-        gated_mlp=True,
-        vocabulary=config.vocab_size,
     )

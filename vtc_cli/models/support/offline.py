@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,11 +23,7 @@ def random_llava(
     image_size: int = 336,
     patch_size: int = 14,
 ) -> Any:
-    """A seeded random `LlavaForConditionalGeneration` in float32 on the CPU.
-
-    Linear weights are four times the library's initial scale, so that what a token says moves the
-    logits by far more than rounding does.
-    """
+    """A seeded random `LlavaForConditionalGeneration`; see `seeded_model`."""
     from transformers import CLIPVisionConfig, LlavaConfig
     from transformers import LlavaForConditionalGeneration as Llava
 
@@ -46,9 +43,18 @@ def random_llava(
         image_token_index=BYTES + 3,
         vision_feature_layer=-2,
     )
+    return seeded_model(seed, Llava, config)
+
+
+def seeded_model(seed: int, kind: Any, config: Any) -> Any:
+    """A random model of class `kind` in float32 on the CPU.
+
+    Linear weights are four times the library's initial scale, so that what a token says moves the
+    logits by far more than rounding does.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = Llava(config).eval()
+        model: Any = kind(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim >= 2:
@@ -95,13 +101,27 @@ def byte_processor(model: Any) -> Any:
 
 
 def byte_tokenizer() -> Any:
-    """A tokenizer of the 256 bytes and four special tokens."""
+    """A tokenizer of the 256 bytes and the four special tokens of LLaVA."""
+    pad, bos, eos, _ = SPECIAL_TOKENS
+    fast = bytes_and(SPECIAL_TOKENS, pad_token=pad, bos_token=bos, eos_token=eos)
+    fast.image_token = IMAGE_TOKEN
+    fast.image_token_id = BYTES + 3
+    return fast
+
+
+def bytes_and(special_tokens: Sequence[str], **roles: str) -> Any:
+    """A tokenizer of the 256 bytes and `special_tokens`, whose ids follow from 256 on.
+
+    Args:
+        special_tokens: in the order of their ids.
+        roles: what some of them are for, for instance `eos_token`.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: index for index, character in enumerate(alphabet)}
-    vocabulary |= {token: BYTES + index for index, token in enumerate(SPECIAL_TOKENS)}
+    vocabulary |= {token: BYTES + index for index, token in enumerate(special_tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=alphabet[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -110,11 +130,5 @@ def byte_tokenizer() -> Any:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
-    pad, bos, eos, _ = SPECIAL_TOKENS
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, bos_token=bos, eos_token=eos
-    )
-    fast.image_token = IMAGE_TOKEN
-    fast.image_token_id = BYTES + 3
-    return fast
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special_tokens])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
