@@ -174,10 +174,11 @@ class QwenAdapter(Adapter):
         merge = self.model.config.vision_config.spatial_merge_size
         grid = Grid(steps, high // merge, wide // merge)
         input_ids = self._token_ids(media, question, grid)
+        places = self._placeholders(input_ids, media, grid)
         return Prompt(
             input_ids=input_ids,
             position_ids=self._positions(input_ids, media, size),
-            visual_index=self._placeholders(input_ids, media, grid),
+            visual_index=places,
             encoder_inputs={
                 PIXELS[media.kind]: pixels.to(self.device, self.model.dtype),
                 f"{media.kind}_grid_thw": size.to(self.device),
