@@ -282,3 +282,16 @@ def test_stages_inside_the_tower_are_refused_when_planned(family: str, tmp_path:
     assert "joins 2 x 2 patches" in str(caught.value)
     with pytest.raises(SignalError, match="vision_cls_attention"):
         resolve(load_recipe("mustdrop"), adapter.shape, **options)
+
+
+@pytest.mark.parametrize("grid", [(5, 7), (8, 4), (2, 3), (1, 9)])
+def test_rows_seen_through_windows_are_those_of_the_library(grid: tuple[int, int]) -> None:
+    """Windows of 4 x 4 tokens, cut at the lower and right edge: the mean length a row sees."""
+    from transformers.vision_utils import get_vision_window_index
+
+    shape = family_class("qwen2_5_vl").narrow(0).shape
+    _, borders = get_vision_window_index(torch.tensor([[1, 2 * grid[0], 2 * grid[1]]]), 2, 112, 14)
+    lengths = borders.diff().double()
+    patches = 4 * grid[0] * grid[1]
+    assert shape.tower_keys(0, patches, grid) == pytest.approx(float((lengths**2).sum() / patches))
+    assert shape.tower_keys(7, patches, grid) == patches
