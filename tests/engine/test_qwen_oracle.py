@@ -123,10 +123,19 @@ def test_tokens_keep_the_positions_of_the_uncompressed_prompt(plain: Plain) -> N
     assert torch.equal(seen[1], adapter.decoder.rotary_emb(zeros, following)[0])
 
 
-def test_counting_positions_anew_is_another_answer(plain: Plain) -> None:
+def test_positions_counted_anew_equal_the_masked_model_with_those_positions(plain: Plain) -> None:
+    """Each layer counts its tokens anew, the same number in all rows of the position ids."""
     _, original = run_under(plain, plan_of(ShrinkingPrune()))
-    _, renumbered = run_under(plain, plan_of(ShrinkingPrune(), positions="renumbered"))
-    assert float((original - renumbered).abs().max()) > EFFECT
+    trace, ours = run_under(plain, plan_of(ShrinkingPrune(), positions="renumbered"))
+    prompt = plain.prompt
+    hidden = Hidden(prefill=alive_to_hidden(alive_per_layer(trace, LAYERS), prompt))
+    for layer, columns in hidden.prefill.items():
+        hidden.prompt_positions[layer] = ((~columns).cumsum(0) - 1).clamp_min(0)
+        hidden.first_query[layer] = int((~columns).sum())
+    with oracle(plain.adapter, hidden, prompt.prompt_tokens):  # type: ignore[arg-type]
+        masked = forced_logits(plain)
+    torch.testing.assert_close(ours, masked, atol=ATOL, rtol=0)
+    assert float((original - ours).abs().max()) > EFFECT
 
 
 @pytest.mark.parametrize("fails", [False, True])
