@@ -184,7 +184,10 @@ def oracle(adapter: LlavaAdapter, hidden: Hidden, prompt_tokens: int) -> Iterato
             ids = hidden.prompt_positions[layer]
             if past:
                 ids = torch.tensor([hidden.first_query[layer] + past - prompt_tokens])
-            rotary = adapter.decoder.rotary_emb(args[0], position_ids=ids[None])
+            rows = (
+                (3, 1, -1) if "mrope_section" in adapter.decoder.config.rope_parameters else (1, -1)
+            )
+            rotary = adapter.decoder.rotary_emb(args[0], position_ids=ids.expand(rows))
             kwargs["position_embeddings"] = rotary
         lowest = torch.finfo(torch.float32).min
         kwargs["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, lowest)

@@ -37,13 +37,16 @@ class ModelShape:
     Attributes:
         vision: the tower.
         patch_inputs: values a patch embedding reads (channels x patch x patch).
-        patches: patches a picture.
+        patches: patches a picture or frame, 0 if its size decides.
         class_tokens: extra leading rows in the tower ([CLS]), 0 or 1.
         feature_layers: tower layers whose work reaches the features; the tower may run more.
         projector: (inputs, outputs) of each linear map between tower and decoder.
         decoder: the language model.
         merged_patches: patches that the model joins to one visual token between tower and
             projector; 1 means that the rows of the tower are the visual tokens.
+        window: side, in tokens, of the windows to which most tower layers hold their attention, 0
+            if none does.
+        global_layers: tower layers that look at the whole picture all the same.
     """
 
     vision: TransformerShape
@@ -54,3 +57,24 @@ class ModelShape:
     projector: tuple[tuple[int, int], ...]
     decoder: TransformerShape
     merged_patches: int = 1
+    window: int = 0
+    global_layers: tuple[int, ...] = ()
+
+    def frame_patches(self, frame: tuple[int, int] | None) -> int:
+        """Patches of a picture or frame of `frame` = (rows, columns) tokens."""
+        if self.patches or frame is None:
+            return self.patches
+        return frame[0] * frame[1] * self.merged_patches
+
+    def tower_keys(self, layer: int, rows: int, frame: tuple[int, int] | None) -> float:
+        """Rows that each of `rows` tower rows of one frame looks at in `layer`, the mean."""
+        if not self.window or frame is None or layer in self.global_layers:
+            return rows
+        down, across = (_mean_window(side, self.window) for side in frame)
+        return down * across * self.merged_patches
+
+
+def _mean_window(side: int, window: int) -> float:
+    """Mean length of the window that a token stands in, along one side of the picture."""
+    rest = side % window
+    return ((side - rest) * window + rest * rest) / side

@@ -42,6 +42,8 @@ class TokenTable:
         anchor: (N,) int64, the original token whose place (and position id) the row takes.
         origin: sparse COO (N, N0) float32, weights of the original tokens in each row.
         grid: geometry of the N0 original tokens.
+        added: for each of the first decoder layers, rows (N, d) that are added to what the layer
+            gives out; empty for a model whose tower speaks only at the decoder's door.
     """
 
     features: Tensor
@@ -55,6 +57,7 @@ class TokenTable:
     anchor: Tensor
     origin: Tensor
     grid: Grid
+    added: tuple[Tensor, ...] = ()
 
     @classmethod
     def from_grid(cls, features: Tensor, grid: Grid, span: int = 0) -> TokenTable:
@@ -127,6 +130,7 @@ class TokenTable:
             protected=protected,
             anchor=self.anchor[keep],
             origin=compose(decision.mix, self.origin),
+            added=tuple(decision.apply(rows) for rows in self.added),
         )
 
     def state(self) -> Tensor:

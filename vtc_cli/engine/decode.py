@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,7 +86,8 @@ def decode(
     logits = first_logits
     with HookSet() as hooks:
         for layer, block in enumerate(adapter.decoder_layers):
-            hooks.before(block, _step_hook(adapter, layer, cache.layers[layer], renumbered))
+            rows = next_position.shape[:-1] if renumbered else None
+            hooks.before(block, _step_hook(adapter, layer, cache.layers[layer], rows))
         for step in range(generation.tokens):
             token = choose(logits, step)
             decoded.ids.append(token)
@@ -115,8 +116,13 @@ def _forward(adapter: Adapter, token: int, position_ids: Tensor, cache: Any) -> 
     return logits
 
 
-def _step_hook(adapter: Adapter, layer: int, stored: LogicalLayer, renumbered: bool) -> Any:
-    """Give a layer the mask of its own cache and, when renumbered, its own positions."""
+def _step_hook(
+    adapter: Adapter, layer: int, stored: LogicalLayer, rows: Sequence[int] | None
+) -> Any:
+    """Give a layer the mask of its own cache and, when renumbered, its own positions.
+
+    `rows` are the leading dimensions of renumbered position ids.
+    """
     config = adapter.decoder.config
     groups = config.num_attention_heads // config.num_key_value_heads
     window = adapter.attention_window(layer)
@@ -129,11 +135,12 @@ def _step_hook(adapter: Adapter, layer: int, stored: LogicalLayer, renumbered: b
             lowest = torch.finfo(hidden.dtype).min
             mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, lowest)
         fitted["attention_mask"] = mask
-        if renumbered:
+        if rows is not None:
             start = stored.stored
-            counted = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
-            fitted["position_ids"] = counted
-            fitted["position_embeddings"] = adapter.rotary(hidden, counted, layer)
+            counted = torch.arange(start, start + hidden.shape[1], device=hidden.device)
+            places = counted.expand(*rows, -1)
+            fitted["position_ids"] = adapter.layer_position_ids(places)
+            fitted["position_embeddings"] = adapter.rotary(hidden, places, layer)
         return args, fitted
 
     return hook

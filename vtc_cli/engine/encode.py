@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -75,7 +75,8 @@ class _Encoder:
             for planned in self._plan.encoder:
                 if planned.stage.tower_layer == layer:
                     hidden = self._inside(planned, layer, hidden)
-            self._scene.trace.vision_rows.append(int(hidden.shape[1]))
+            rows = self._adapter.tower_rows(hidden, self._prompt)
+            self._scene.trace.vision_rows.append(rows)
             if layer in self._watched:
                 patches = int(hidden.shape[0] * (hidden.shape[1] - self._class_tokens))
                 tokens = patches // self._adapter.shape.merged_patches
@@ -103,11 +104,11 @@ class _Encoder:
     def _projector_hook(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self._entering_projector = args[0].reshape(-1, args[0].shape[-1])
+        self._entering_projector = self._adapter.projector_rows(args[0], self._prompt)
 
     def _projected(self, output: EncoderOutput) -> TokenTable:
         """Decide over the projected features with the stages that act behind the projector."""
-        table = self._table = self._current(output.features)
+        table = self._table = replace(self._current(output.features), added=output.added)
         for planned in self._plan.encoder:
             if planned.stage.tower_layer is None:
                 signals = self._scene.signals(self._producers(), -1, None)

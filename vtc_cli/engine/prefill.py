@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -141,6 +142,8 @@ class _Prefill:
         with HookSet() as hooks, self._tap:
             for layer, block in enumerate(self._adapter.decoder_layers):
                 hooks.before(block, self._hook(layer))
+                if layer < len(encoded.table.added):
+                    hooks.after(block, self._adding_hook(layer))
                 if self._observer is not None:
                     hooks.after(block, self._observing_hook(self._observer, layer))
             return self._adapter.model(
@@ -189,6 +192,13 @@ class _Prefill:
         stop = self._stop
         return stop is None or layer < stop.layer or place <= stop.place
 
+    def _adding_hook(self, layer: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            visual, rows = self._now.visual, self._now.table.added[layer]
+            output[0, visual] = output[0, visual] + rows.to(output.dtype)
+
+        return hook
+
     def _observing_hook(self, observer: Observer, layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
@@ -224,7 +234,7 @@ class _Prefill:
         signals = self._scene.signals(self._producers(layer), layer, entering, processed)
         decision, table = decide(planned, table, signals, self._scene)
         if decision.is_identity:
-            self._now = Sequence(self._now.entry, self._now.visual, table)
+            self._now = replace(self._now, table=table)
             return hidden
         return self._cut(hidden, decision, table)
 
@@ -246,7 +256,7 @@ class _Prefill:
         whole, mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
         fitted["position_embeddings"] = self._once(whole, lambda: self._rotary(hidden, layer))
         if kwargs.get("position_ids") is not None:
-            fitted["position_ids"] = self._positions()
+            fitted["position_ids"] = self._adapter.layer_position_ids(self._positions())
         if mask is not None:
             fitted["attention_mask"] = self._once(mask, lambda: cut_mask(mask, self._now.entry))
         return fitted

@@ -204,7 +204,8 @@ class Session:
         """What enters the decoder: the tower's tokens, or those of the request."""
         if request.tokens is None:
             return encode(self.adapter, request.prompt, request.plan, scene)
-        return Encoded(request.tokens, self.adapter.carry(request.tokens.features))
+        output = self.adapter.carry(request.tokens.features)
+        return Encoded(request.tokens, replace(output, kind=request.prompt.kind))
 
     def _scene(self, trace: Trace, prompt: Prompt, seed: int) -> Scene:
         """What the decisions of one pass share."""

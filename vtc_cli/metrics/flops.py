@@ -58,7 +58,15 @@ def layer_flops(shape: TransformerShape, queries: int, keys: float) -> float:
     return MULTIPLY_ADD * queries * (projections + attention + mlp)
 
 
-def vision_flops(shape: ModelShape, rows_per_layer: Sequence[int], pictures: int = 1) -> int:
+Frame = tuple[int, int]
+
+
+def vision_flops(
+    shape: ModelShape,
+    rows_per_layer: Sequence[int],
+    pictures: int = 1,
+    frame: Frame | None = None,
+) -> int:
     """Operations of the tower over `pictures` pictures, patch embedding included.
 
     Args:
@@ -66,11 +74,16 @@ def vision_flops(shape: ModelShape, rows_per_layer: Sequence[int], pictures: int
         rows_per_layer: rows, [CLS] included, that each tower layer processed for one picture;
             empty if the tower did not run.
         pictures: pictures or frames, each attending to itself only.
+        frame: rows and columns of visual tokens in each, where its size decides the work.
     """
     if not rows_per_layer:
         return 0
-    embedding = MULTIPLY_ADD * shape.patches * shape.patch_inputs * shape.vision.width
-    blocks = sum(layer_flops(shape.vision, rows, rows) for rows in rows_per_layer)
+    patches = shape.frame_patches(frame)
+    embedding = MULTIPLY_ADD * patches * shape.patch_inputs * shape.vision.width
+    blocks = sum(
+        layer_flops(shape.vision, rows, shape.tower_keys(layer, rows, frame))
+        for layer, rows in enumerate(rows_per_layer)
+    )
     return round(pictures * (embedding + blocks))
 
 
@@ -99,24 +112,41 @@ def head_flops(shape: ModelShape) -> int:
     return MULTIPLY_ADD * shape.decoder.width * shape.decoder.vocabulary
 
 
-def full_flops(shape: ModelShape, prompt_tokens: int, pictures: int = 1) -> PassFlops:
-    """Operations of the uncompressed model over the same prompt, computed without running it."""
-    rows = [shape.patches + shape.class_tokens] * shape.vision.layers
+def full_flops(
+    shape: ModelShape, prompt_tokens: int, pictures: int = 1, frame: Frame | None = None
+) -> PassFlops:
+    """Operations of the uncompressed model over the same prompt, computed without running it.
+
+    Args:
+        shape: sizes of the model.
+        prompt_tokens: text and visual tokens.
+        pictures: pictures or frames.
+        frame: rows and columns of visual tokens in each, where its size decides the work.
+    """
+    patches = shape.frame_patches(frame)
+    rows = [patches + shape.class_tokens] * shape.vision.layers
     prompt = [prompt_tokens] * shape.decoder.layers
     return PassFlops(
-        vision=vision_flops(shape, rows, pictures),
-        projector=projector_flops(shape, pictures * shape.patches // shape.merged_patches),
+        vision=vision_flops(shape, rows, pictures, frame),
+        projector=projector_flops(shape, pictures * patches // shape.merged_patches),
         prefill=prefill_flops(shape, prompt),
         decode_step=decode_step_flops(shape, prompt),
     )
 
 
+def full_pass_flops(trace: Trace) -> PassFlops:
+    """Operations of the uncompressed model over the prompt of `trace`."""
+    grid, shape = trace.grid, trace.model.shape
+    return full_flops(shape, trace.prompt_tokens, grid.frames, (grid.rows, grid.columns))
+
+
 def trace_flops(trace: Trace) -> PassFlops:
     """Operations of the pass that `trace` describes, without those of the compression."""
     shape, pictures = trace.model.shape, trace.grid.frames
+    frame = (trace.grid.rows, trace.grid.columns)
     projected = trace.vision_rows[-1] - shape.class_tokens if trace.vision_rows else 0
     return PassFlops(
-        vision=vision_flops(shape, trace.vision_rows, pictures),
+        vision=vision_flops(shape, trace.vision_rows, pictures, frame),
         projector=projector_flops(shape, pictures * projected // shape.merged_patches),
         prefill=prefill_flops(shape, trace.sequence_tokens),
         decode_step=decode_step_flops(shape, trace.kv_entries),

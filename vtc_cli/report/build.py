@@ -10,7 +10,7 @@ from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.trace import ModelFacts, Trace
 from vtc_cli.metrics import fidelity
-from vtc_cli.metrics.flops import compression_flops, full_flops, trace_flops
+from vtc_cli.metrics.flops import compression_flops, full_pass_flops, trace_flops
 from vtc_cli.metrics.information import information_by_stage, information_kept
 from vtc_cli.metrics.kv import full_kv_bytes
 from vtc_cli.metrics.latency import Latency, first_token_parts, latency, verdict
@@ -166,7 +166,7 @@ def _kv(trace: Trace) -> dict[str, Any]:
 
 
 def _flops(trace: Trace) -> dict[str, Any]:
-    full = full_flops(trace.model.shape, trace.prompt_tokens, trace.grid.frames)
+    full = full_pass_flops(trace)
     compressed = trace_flops(trace)
     return {
         "full": asdict(full),
@@ -220,7 +220,7 @@ def _fidelity(trace: Trace, full: Trace, nll: tuple[float, float] | None) -> Fid
 
 
 def _verdict(trace: Trace, full: Trace | None) -> str:
-    expected = full_flops(trace.model.shape, trace.prompt_tokens, trace.grid.frames)
+    expected = full_pass_flops(trace)
     mine, theirs = latency(trace.timings), latency(full.timings) if full else None
     achieved = None
     if mine and theirs and mine.prefill.median_ms > 0:

@@ -17,7 +17,7 @@ from vtc_cli.core.decision import MARKS, Decision
 from vtc_cli.core.errors import StageError, TokenFileError, VtcError
 from vtc_cli.core.tokens import Grid, TokenTable
 from vtc_cli.store.head import FORMAT, FORMAT_VERSION, Head
-from vtc_cli.store.write import COLUMNS, ENTERING
+from vtc_cli.store.write import ADDED, COLUMNS, ENTERING
 
 ALLOWED = "a file that `vtc compress` wrote"
 AGAIN = "compress the picture again"
@@ -50,7 +50,8 @@ class TokenFile:
         """The tokens at the decoder's door on `device`."""
         table = self.entering
         moved = {name: getattr(table, name).to(device) for name in (*COLUMNS, "origin")}
-        return TokenTable(**moved, grid=table.grid)
+        added = tuple(rows.to(device) for rows in table.added)
+        return TokenTable(**moved, grid=table.grid, added=added)
 
     def decisions_on(self, device: torch.device) -> tuple[Decision, ...]:
         """The decisions of the prefill on `device`."""
@@ -135,7 +136,14 @@ class _Reader:
             anchor=anchor,
             origin=self._sparse(f"{prefix}origin.", (count, original)),
             grid=self._grid,
+            added=self._added(prefix, tuple(features.shape), dtype),
         )
+
+    def _added(self, prefix: str, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Rows for the first decoder layers, as many as the file holds."""
+        names = [name for name in self._tensors if name.startswith(f"{prefix}{ADDED}")]
+        layers = [f"{prefix}{ADDED}{layer}" for layer in range(len(names))]
+        return tuple(self._finite(name, self._take(name, shape, dtype)) for name in layers)
 
     def decision(self, number: int, incoming: int) -> Decision:
         """Decision `number` of the prefill, over `incoming` rows."""

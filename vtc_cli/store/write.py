@@ -31,6 +31,7 @@ from vtc_cli.store.head import (
 )
 
 COLUMNS = ("features", "position", "size", "protected", "anchor", "span", "frame", "segment", "key")
+ADDED = "added."  # and the number of the decoder layer
 ENTERING = "entering."
 
 
@@ -108,6 +109,7 @@ def token_bytes(head: Head, trace: Trace, entering: TokenTable, final: TokenTabl
 def columns(table: TokenTable, prefix: str = "") -> dict[str, Tensor]:
     """Every column of a table by its name in the file."""
     found: dict[str, Tensor] = {prefix + name: getattr(table, name) for name in COLUMNS}
+    found |= {f"{prefix}{ADDED}{layer}": rows for layer, rows in enumerate(table.added)}
     origin = table.origin.coalesce()
     found[f"{prefix}origin.indices"] = origin.indices()
     found[f"{prefix}origin.values"] = origin.values()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,16 +38,19 @@ CLASS_SIGNALS = frozenset({"vision_cls_attention"})  # of a tower with a [CLS] r
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A question about one picture as the model takes it.
+    """A question about one picture or video as the model takes it.
 
     Attributes:
         input_ids: (1, S) int64, one placeholder for each original visual token.
         position_ids: (..., 1, S) int64, ids of the uncompressed prompt.
-        visual_index: (N0,) int64, places of the placeholders in the sequence, raster order.
+        visual_index: (N0,) int64, places of the placeholders in the sequence, raster order;
+            text may stand between them, for instance the times of frames.
         encoder_inputs: what the vision tower takes, for instance `pixel_values`.
         grid: geometry of the N0 visual tokens.
-        patch_boxes: (N0, 4) float, left, top, right, bottom of every token in picture pixels.
+        patch_boxes: (N0, 4) float, left, top, right, bottom of every token in picture pixels, those
+            of its frame for a video.
         question: the text asked.
+        kind: what the placeholders stand for.
         warnings: what was done to the picture that the reader must know.
     """
 
@@ -58,6 +61,7 @@ class Prompt:
     grid: Grid
     patch_boxes: NDArray[np.float64]
     question: str
+    kind: Literal["image", "video"] = "image"
     warnings: tuple[str, ...] = ()
 
     @property
@@ -68,10 +72,20 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class EncoderOutput:
-    """What the encoder gives: `features` (N, d) and the library's own object that carries them."""
+    """What the encoder gives.
+
+    Attributes:
+        features: (N, d) visual tokens at the decoder's door.
+        carrier: the library's own object that carries them.
+        added: for each of the first decoder layers, rows (N, d) that belong to the same tokens and
+            are added to what the layer gives out; the model must not be handed them too.
+        kind: what the tokens were made from.
+    """
 
     features: Tensor
     carrier: Any
+    added: tuple[Tensor, ...] = ()
+    kind: Literal["image", "video"] = "image"
 
 
 class Adapter(ABC):
@@ -146,6 +160,14 @@ class Adapter(ABC):
     def projector(self) -> nn.Module:
         """The map from tower states to decoder width; its input has one row a visual token."""
 
+    def tower_rows(self, hidden: Tensor, prompt: Prompt) -> int:
+        """Rows that a tower block processes for one picture or frame; `hidden` is its input."""
+        return int(hidden.shape[-2])
+
+    def projector_rows(self, states: Tensor, prompt: Prompt) -> Tensor:
+        """(N, d_vision) what the projector reads of each token; `states` is its input."""
+        return states.reshape(-1, states.shape[-1])
+
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
         """Blocks of the decoder."""
@@ -200,6 +222,10 @@ class Adapter(ABC):
     def rotary(self, hidden: Tensor, position_ids: Tensor, layer: int) -> Any:
         """What decoder layer `layer` takes as `position_embeddings` for `position_ids` (..., n)."""
         return self.decoder.rotary_emb(hidden, position_ids=position_ids)
+
+    def layer_position_ids(self, position_ids: Tensor) -> Tensor:
+        """What decoder layers take as `position_ids` (1, n) for those of a prompt, (..., 1, n)."""
+        return position_ids
 
     def attention_window(self, layer: int) -> int | None:
         """Tokens that a query of decoder layer `layer` sees, itself included; None for all."""

@@ -27,6 +27,30 @@ def patch_boxes(
     left, top, right, bottom = _visible_region(processor, width, height)
     x = np.linspace(left, right, columns + 1)
     y = np.linspace(top, bottom, rows + 1)
+    return _cells(x, y)
+
+
+def stretched_boxes(
+    width: int, height: int, frames: int, rows: int, columns: int
+) -> NDArray[np.float64]:
+    """Boxes of the cells of a grid that covers the whole picture, whatever its sides.
+
+    Args:
+        width: picture pixels.
+        height: picture pixels.
+        frames: frames or temporal steps, each with the same boxes.
+        rows: cells from top to bottom.
+        columns: cells from left to right.
+
+    Returns:
+        (frames x rows x columns, 4) left, top, right, bottom in picture pixels.
+    """
+    frame = _cells(np.linspace(0.0, width, columns + 1), np.linspace(0.0, height, rows + 1))
+    return np.tile(frame, (frames, 1))
+
+
+def _cells(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Boxes between neighbouring lines, row by row."""
     lefts, tops = np.meshgrid(x[:-1], y[:-1])
     rights, bottoms = np.meshgrid(x[1:], y[1:])
     return np.stack([lefts, tops, rights, bottoms], axis=-1).reshape(-1, 4)
