@@ -12,8 +12,9 @@ import torch
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import BudgetError, StageError
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.sparse import compose
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 
 
 def random_decision(count: int, seed: int) -> Decision:

@@ -22,7 +22,8 @@ from vtc_cli.engine.session import Session
 from vtc_cli.models.gemma3 import random_gemma3
 from vtc_cli.models.internvl import random_internvl
 from vtc_cli.models.llava_next_video import random_llava_next_video
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 
 LAYERS = 6
 SIZES: dict[str, Any] = {"width": 64, "vision_layers": 4, "decoder_layers": LAYERS}

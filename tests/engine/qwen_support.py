@@ -20,7 +20,8 @@ from vtc_cli.engine.session import Request, Session
 from vtc_cli.models.qwen2_5_vl import Qwen25VLAdapter
 from vtc_cli.models.qwen2_vl import Qwen2VLAdapter
 from vtc_cli.models.qwen3_vl import Qwen3VLAdapter
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.models.support.qwen import QwenAdapter
 
 TOWER = {"depth": 4, "num_heads": 4}
@@ -110,7 +111,7 @@ def library_inputs(adapter: QwenAdapter, prompt: Prompt) -> dict[str, Tensor]:
     kinds[ids == config.image_token_id] = 1
     kinds[ids == config.video_token_id] = 2
     inputs = {"input_ids": ids, "mm_token_type_ids": kinds, **prompt.encoder_inputs}
-    if adapter.family == "qwen2_5_vl" and prompt.kind == "video":
+    if adapter.family == "qwen2_5_vl" and prompt.kinds[0] == "video":
         inputs["second_per_grid_ts"] = torch.tensor([1.0])  # two frames, half a second each
     return inputs
 

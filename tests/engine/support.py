@@ -27,8 +27,8 @@ from vtc_cli.engine.sequence import Entry, enter
 from vtc_cli.engine.session import Session
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.llava import LlavaAdapter
-from vtc_cli.models.support.base import Prompt
 from vtc_cli.models.support.offline import byte_processor, random_llava
+from vtc_cli.models.support.prompt import Prompt
 
 STEPS = 10
 QUESTION = "what is on the left?"
@@ -231,7 +231,7 @@ def encoded_by(adapter: LlavaAdapter, prompt: Prompt, plan: Plan) -> tuple[Encod
     """What the engine lets enter the decoder under the encoder stages of `plan`."""
     trace = Session(adapter, session_of(adapter).facts)._empty_trace(prompt, plan)
     depth = adapter.shape.decoder.layers
-    scene = Scene(trace, prompt.grid, depth, plan.budget, 0, torch.device("cpu"))
+    scene = Scene(trace, prompt.layout, depth, plan.budget, 0, torch.device("cpu"))
     with torch.inference_mode():
         encoded = encode(adapter, prompt, plan, scene)
         return encoded, enter(prompt, encoded.table, renumbered=plan.positions != "original")
@@ -245,7 +245,9 @@ def masked_logits(
     from transformers import DynamicCache
 
     cache = DynamicCache(config=adapter.decoder.config)
-    arguments = adapter.prefill_arguments(encoded.output, encoded.table.features)
+    arguments = adapter.prefill_arguments(
+        encoded.output, encoded.table.features, encoded.table.span
+    )
     with oracle(adapter, hidden, int(entry.input_ids.shape[1])):
         output = adapter.model(
             input_ids=entry.input_ids,

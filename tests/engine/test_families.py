@@ -40,7 +40,8 @@ from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.sequence import enter
 from vtc_cli.engine.session import Request
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 
 ATOL = 1e-5
 EFFECT = 1e-2
@@ -148,7 +149,7 @@ def test_the_text_is_never_touched(adapter: Adapter, prompt: Prompt) -> None:
     assert [a - b for a, b in zip(trace.sequence_tokens, trace.visual_tokens, strict=True)] == [
         text
     ] * LAYERS
-    table = TokenTable.from_grid(torch.zeros(VISUAL, 4), prompt.grid)
+    table = TokenTable.from_layout(torch.zeros(VISUAL, 4), prompt.layout)
     table = table.apply(Decision.prune(torch.tensor([3, 20]), VISUAL))
     entry = enter(prompt, table, renumbered=False)
     stays = torch.ones(prompt.prompt_tokens, dtype=torch.bool)
@@ -163,7 +164,7 @@ def test_carried_features_answer_as_the_towers_own(adapter: Adapter, prompt: Pro
     session = family_session(adapter)
     with torch.inference_mode():
         features = adapter.encode(prompt).features
-    table = TokenTable.from_grid(features.clone(), prompt.grid)
+    table = TokenTable.from_layout(features.clone(), prompt.layout)
     direct = session.run(prompt, plan_of(), Generation(max_new_tokens=2))
     carried = session.run(prompt, plan_of(), Generation(max_new_tokens=2), tokens=table)
     assert torch.equal(direct.first_logits, carried.first_logits)  # type: ignore[arg-type]
@@ -171,7 +172,7 @@ def test_carried_features_answer_as_the_towers_own(adapter: Adapter, prompt: Pro
 
 def test_hooks_are_removed_also_after_an_error(adapter: Adapter, prompt: Prompt) -> None:
     run(adapter, prompt, plan_of(AttentionPrune(), RaggedCache()))
-    with pytest.raises(StageError, match="become one visual token"):
+    with pytest.raises(StageError, match="to one visual token"):
         run(adapter, prompt, plan_of(TowerPrune()))
     modules = adapter.model.modules()
     assert not [m for m in modules if m._forward_pre_hooks or _ours(m)]

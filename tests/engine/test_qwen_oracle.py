@@ -91,7 +91,7 @@ def masked_logits(plain: Plain, trace: Trace, *, ragged: bool = False) -> Tensor
     prompt = plain.prompt
     prefill = alive_to_hidden(alive_per_layer(trace, LAYERS), prompt)
     decode = {}
-    place = torch.arange(prompt.grid.tokens)
+    place = torch.arange(prompt.layout.tokens)
     for layer, columns in prefill.items() if ragged else ():
         flags = columns.expand(STEPS, 2, -1).clone()
         for head in (0, 1):
@@ -153,7 +153,7 @@ def test_text_between_frames_is_no_question() -> None:
     """Rows after the visual tokens stay those of the question when the last frames are gone."""
     prompt = plain_case("qwen3_vl", "video").prompt
     assert bool((prompt.visual_index.diff() > 1).any())
-    table = TokenTable.from_grid(torch.zeros(prompt.grid.tokens, 4), prompt.grid)
+    table = TokenTable.from_layout(torch.zeros(prompt.layout.tokens, 4), prompt.layout)
     sequence = enter(prompt, table, renumbered=False).sequence
     behind = prompt.prompt_tokens - int(prompt.visual_index.max()) - 1
     assert len(sequence.queries_after_visual()) == behind

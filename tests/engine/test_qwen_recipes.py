@@ -69,12 +69,12 @@ def narrow(family: str) -> Adapter:
 def test_each_recipe_meets_its_budget_and_repeats(family: str, name: str) -> None:
     adapter = narrow(family)
     prompt = adapter.prepare(noise_media(2, 336, 420), "what colour is the shape on the left?")
-    assert prompt.grid.tokens > 128
+    assert prompt.layout.tokens > 128
     plan = resolve(
         load_recipe(name),
         adapter.shape,
         family_signals=adapter.provides,
-        original_tokens=prompt.grid.tokens,
+        original_tokens=prompt.layout.tokens,
         budget=48.0,
     )
     session, generation = session_for(adapter), Generation(max_new_tokens=2)
@@ -95,7 +95,7 @@ def test_each_recipe_meets_its_budget_on_a_video(family: str, name: str) -> None
         load_recipe(name),
         adapter.shape,
         family_signals=adapter.provides,
-        original_tokens=prompt.grid.tokens,
+        original_tokens=prompt.layout.tokens,
         budget=64.0,
     )
     trace = session_for(adapter).run(prompt, plan, Generation(max_new_tokens=2))
@@ -122,7 +122,7 @@ def test_tokens_of_a_file_go_on_as_in_one_run(case: tuple[str, str], tmp_path: P
         tokens=file.entering_on(device),
     )
     assert torch.equal(logits, direct)
-    assert trace.vision_rows == []
+    assert trace.tower == []
 
 
 def test_rows_that_layers_add_change_the_answer() -> None:

@@ -16,7 +16,7 @@ from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
 from vtc_cli.metrics.information import information_by_stage, information_kept
 from vtc_cli.models.llava import LlavaAdapter
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.resolve import Budget, resolve
 

@@ -17,7 +17,8 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, parameter
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 
 LAYER = 2
 
@@ -84,7 +85,7 @@ def eager_maps(adapter: Adapter, prompt: Prompt) -> Tensor:
 
 def joined(adapter: Adapter, prompt: Prompt, patches: Tensor) -> Tensor:
     """Means by hand, token after token; patches (frames, P, ...)."""
-    grid, side = prompt.grid, round(adapter.shape.merged_patches**0.5)
+    grid, side = prompt.layout.only, round(adapter.shape.merged_patches**0.5)
     wide = grid.columns * side
     tokens = []
     for frame in range(grid.frames):

@@ -23,7 +23,7 @@ def test_agrees_with_the_librarys_counter(name: str) -> None:
     """Vision and projector, prefill and one decode step are each within 1 %."""
     adapter = small_family(name)
     prompt = family_prompt(adapter)
-    expected = full_flops(adapter.shape, prompt.prompt_tokens, prompt.grid.frames)
+    expected = full_flops(adapter.shape, prompt.prompt_tokens, prompt.tower)
     vision = expected.vision + expected.projector
     seen, _ = counted(lambda: adapter.encode(prompt))
     assert seen == pytest.approx(vision, rel=0.01)

@@ -75,7 +75,7 @@ def test_a_shape_answers_under_a_recipe(name: str) -> None:
         load_recipe("tokencarve"),
         adapter.shape,
         family_signals=adapter.provides,
-        original_tokens=prompt.grid.tokens,
+        original_tokens=prompt.layout.tokens,
         budget=200.0,
     )
     trace = session_of(adapter).run(prompt, plan, Generation(max_new_tokens=2))  # type: ignore[arg-type]

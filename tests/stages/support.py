@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.signals import Produced, Signals
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 
 
 def table(features: Tensor, rows: int, columns: int, frames: int = 1) -> TokenTable:
@@ -15,7 +16,7 @@ def table(features: Tensor, rows: int, columns: int, frames: int = 1) -> TokenTa
 
 
 def signals(
-    grid: Grid,
+    grid: Grid | Layout,
     *,
     attention: Tensor | None = None,
     cls: Tensor | None = None,
@@ -43,7 +44,7 @@ def signals(
         producers["attention_projection"] = lambda: Produced(output * 2)
     return Signals(
         producers,
-        grid=grid,
+        layout=Layout.of(grid) if isinstance(grid, Grid) else grid,
         decoder_layers=decoder_layers,
         original_tokens=grid.tokens,
         layer=layer,

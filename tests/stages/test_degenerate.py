@@ -33,10 +33,10 @@ FEATURES = {
 def view_of(tokens: TokenTable, fill: float = 0.1) -> Any:
     count = len(tokens)
     return signals(
-        tokens.grid,
+        tokens.layout,
         attention=torch.full((3, count), fill),
         cls=torch.full((count,), fill),
-        relevance=torch.full((tokens.grid.frames,), fill),
+        relevance=torch.full((tokens.layout.frames,), fill),
         output=tokens.features,
         layer=3,
         entering=count,
@@ -110,7 +110,7 @@ def test_a_cache_policy_never_drops_text(name: str, visual: int) -> None:
         alive=~flags,
         protected=torch.zeros_like(flags),
     )
-    answer = stage.decide(entries, signals(table(torch.ones(4, 2), 2, 2).grid))
+    answer = stage.decide(entries, signals(table(torch.ones(4, 2), 2, 2).layout.only))
     for decision in [answer] if isinstance(answer, Decision) else answer:
         assert decision.is_pruning
         assert set(decision.keep.tolist()) >= set((~flags).nonzero()[:, 0].tolist())

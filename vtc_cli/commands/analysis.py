@@ -20,7 +20,7 @@ from vtc_cli.engine.session import Session, environment
 from vtc_cli.media.image import read_image
 from vtc_cli.media.items import Item, read_items
 from vtc_cli.metrics.answers import Rule, matches
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.selection import SELECTIONS, selection_layer, selection_plan
 from vtc_cli.report.analysis import Analysis, DataBlock, LayerRun, Sweep
@@ -99,7 +99,7 @@ def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     names = _selection_names(options)
     session = _session(options)
     first = _visual(session.adapter.prepare(pictures[0], items[0].question), items[0].media)
-    chosen = _options(session, first, names, _counts(counts, first.grid.tokens), options)
+    chosen = _options(session, first, names, _counts(counts, first.layout.tokens), options)
     task = progress.add_task("sweeping", total=len(items) * chosen.steps)
     found = []
     for number, item in enumerate(items):
@@ -158,7 +158,7 @@ def _planner(session: Session, prompt: Prompt, name: str, layer: int) -> Any:
             layer,
             session.adapter.shape,
             family_signals=session.adapter.provides,
-            original_tokens=prompt.grid.tokens,
+            original_tokens=prompt.layout.tokens,
         )
 
     return plan
@@ -208,7 +208,7 @@ def _visual(prompt: Prompt, path: str) -> Prompt:
     Raises:
         MediaError: it has none.
     """
-    if prompt.grid.tokens == 0:
+    if prompt.layout.tokens == 0:
         raise MediaError("no visual tokens", where=path, allowed="a picture that the model reads")
     return prompt
 

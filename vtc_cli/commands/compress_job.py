@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vtc_cli.core.media import Media
     from vtc_cli.core.plan import Plan
     from vtc_cli.engine.session import Compressed, Session
-    from vtc_cli.models.support.base import Prompt
+    from vtc_cli.models.support.prompt import Prompt
     from vtc_cli.recipe.load import Recipe
     from vtc_cli.report.compressed import CompressedReport
     from vtc_cli.store.head import AskedPart

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vtc_cli.core.trace import Trace
     from vtc_cli.engine.decode import Generation
     from vtc_cli.engine.session import Session
-    from vtc_cli.models.support.base import Prompt
+    from vtc_cli.models.support.prompt import Prompt
     from vtc_cli.recipe.load import Recipe
     from vtc_cli.report.result import TokensFileBlock
 
@@ -116,7 +116,7 @@ def make_plan(session: Session, prompt: Prompt, recipe: Recipe, options: PlanOpt
         recipe,
         session.adapter.shape,
         family_signals=session.adapter.provides,
-        original_tokens=prompt.grid.tokens,
+        original_tokens=prompt.layout.tokens,
         budget=options.budget,
         fidelity=options.fidelity,
         exact_layers=options.exact_layers,

@@ -31,6 +31,34 @@ class TransformerShape:
 
 
 @dataclass(frozen=True)
+class TowerInput:
+    """Pictures, frames or crops of one size that a tower sees, each attending to itself only.
+
+    Attributes:
+        count: how many.
+        rows: of visual tokens in each, before anything behind the projector.
+        columns: the same.
+    """
+
+    count: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class TowerPass:
+    """The tower over pictures of one size.
+
+    Attributes:
+        input: what it saw.
+        rows: rows that each layer processed for one picture, [CLS] included.
+    """
+
+    input: TowerInput
+    rows: list[int]
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """A vision tower, a projector and a decoder.
 
@@ -47,6 +75,8 @@ class ModelShape:
         window: side, in tokens, of the windows to which most tower layers hold their attention, 0
             if none does.
         global_layers: tower layers that look at the whole picture all the same.
+        packing: what happens between tower rows and visual tokens beside the joining of patches, in
+            words, for instance that padding leaves; empty where nothing does.
     """
 
     vision: TransformerShape
@@ -59,18 +89,24 @@ class ModelShape:
     merged_patches: int = 1
     window: int = 0
     global_layers: tuple[int, ...] = ()
+    packing: str = ""
 
-    def frame_patches(self, frame: tuple[int, int] | None) -> int:
-        """Patches of a picture or frame of `frame` = (rows, columns) tokens."""
-        if self.patches or frame is None:
-            return self.patches
-        return frame[0] * frame[1] * self.merged_patches
+    @property
+    def between(self) -> str:
+        """What happens to tower rows before they are visual tokens, in words; empty if nothing."""
+        if self.merged_patches > 1:
+            return f"this model joins {self.merged_patches} rows of its tower to one visual token"
+        return self.packing
 
-    def tower_keys(self, layer: int, rows: int, frame: tuple[int, int] | None) -> float:
-        """Rows that each of `rows` tower rows of one frame looks at in `layer`, the mean."""
-        if not self.window or frame is None or layer in self.global_layers:
+    def patches_of(self, seen: TowerInput) -> int:
+        """Patches of one picture of `seen`."""
+        return self.patches or seen.rows * seen.columns * self.merged_patches
+
+    def tower_keys(self, layer: int, rows: int, seen: TowerInput) -> float:
+        """Rows that each of `rows` tower rows of one picture looks at in `layer`, the mean."""
+        if not self.window or layer in self.global_layers:
             return rows
-        down, across = (_mean_window(side, self.window) for side in frame)
+        down, across = (_mean_window(side, self.window) for side in (seen.rows, seen.columns))
         return down * across * self.merged_patches
 
 

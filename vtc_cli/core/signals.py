@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.errors import SignalError
-from vtc_cli.core.tokens import Grid
+from vtc_cli.core.layout import Layout
 
 Queries = Literal["after_visual", "last"]
 
@@ -81,7 +81,7 @@ class Signals:
     Attributes:
         layer: decoder or tower layer at whose input the stage acts, -1 after the projector.
         decoder_layers: D.
-        grid: geometry of the original tokens.
+        layout: geometry of the original tokens.
         original_tokens: N0.
         entering_tokens: visual tokens that entered decoder layer 0; None before that is known.
         processed_tokens: visual tokens that each decoder layer before this one has processed.
@@ -94,7 +94,7 @@ class Signals:
         self,
         producers: Mapping[str, Producer],
         *,
-        grid: Grid,
+        layout: Layout,
         decoder_layers: int,
         original_tokens: int,
         layer: int = -1,
@@ -110,7 +110,7 @@ class Signals:
         self._synchronize = synchronize
         self.layer = layer
         self.decoder_layers = decoder_layers
-        self.grid = grid
+        self.layout = layout
         self.original_tokens = original_tokens
         self.entering_tokens = entering_tokens
         self.processed_tokens = processed_tokens

@@ -9,21 +9,8 @@ from torch import Tensor
 
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError
+from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.sparse import compose
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Geometry of the original tokens: `frames` x `rows` x `columns`, raster order."""
-
-    frames: int
-    rows: int
-    columns: int
-
-    @property
-    def tokens(self) -> int:
-        """N0, original tokens in the grid."""
-        return self.frames * self.rows * self.columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +19,7 @@ class TokenTable:
 
     Attributes:
         features: (N, d) hidden states or features of the tokens, model dtype.
-        position: (N, 3) float32, t, y, x of the centre in units of the original grid.
+        position: (N, 3) float32, t, y, x of the centre in the raster of the token's view.
         span: (N,) int64, which image or video of the prompt.
         frame: (N,) int64, frame number inside the span.
         segment: (N,) int64, event id, -1 if none.
@@ -41,7 +28,7 @@ class TokenTable:
         protected: (N,) bool, rows that no stage may drop.
         anchor: (N,) int64, the original token whose place (and position id) the row takes.
         origin: sparse COO (N, N0) float32, weights of the original tokens in each row.
-        grid: geometry of the N0 original tokens.
+        layout: geometry of the N0 original tokens.
         added: for each of the first decoder layers, rows (N, d) that are added to what the layer
             gives out; empty for a model whose tower speaks only at the decoder's door.
     """
@@ -56,34 +43,39 @@ class TokenTable:
     protected: Tensor
     anchor: Tensor
     origin: Tensor
-    grid: Grid
+    layout: Layout
     added: tuple[Tensor, ...] = ()
 
     @classmethod
-    def from_grid(cls, features: Tensor, grid: Grid, span: int = 0) -> TokenTable:
-        """A fresh table of `grid.tokens` unmerged rows in raster order; features (N0, d)."""
-        count, device = grid.tokens, features.device
+    def from_grid(cls, features: Tensor, grid: Grid) -> TokenTable:
+        """A fresh table over one grid; features (N0, d)."""
+        return cls.from_layout(features, Layout.of(grid))
+
+    @classmethod
+    def from_layout(cls, features: Tensor, layout: Layout) -> TokenTable:
+        """A fresh table of `layout.tokens` unmerged rows; features (N0, d).
+
+        Learned tokens such as line ends are protected: no patch could be put in their place.
+        """
+        count, device = layout.tokens, features.device
         if features.shape[0] != count:
-            raise StageError(f"{features.shape[0]} features for a grid of {count} tokens")
-        index = torch.arange(count, device=device)
-        frame = index // (grid.rows * grid.columns)
-        row = (index // grid.columns) % grid.rows
-        position = torch.stack([frame, row, index % grid.columns], dim=1).float()
-        weights = torch.ones(count, device=device)
+            raise StageError(f"{features.shape[0]} features for a layout of {count} tokens")
+        columns = layout.columns(device)
+        index, weights = torch.arange(count, device=device), torch.ones(count, device=device)
         return cls(
             features=features,
-            position=position,
-            span=torch.full_like(index, span),
-            frame=frame,
+            position=columns.position,
+            span=columns.span,
+            frame=columns.frame,
             segment=torch.full_like(index, -1),
             key=torch.zeros(count, dtype=torch.bool, device=device),
             size=weights,
-            protected=torch.zeros(count, dtype=torch.bool, device=device),
+            protected=columns.learned,
             anchor=index,
             origin=torch.sparse_coo_tensor(
                 torch.stack([index, index]), weights, (count, count), check_invariants=True
             ).coalesce(),
-            grid=grid,
+            layout=layout,
         )
 
     def __len__(self) -> int:

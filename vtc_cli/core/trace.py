@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from vtc_cli.core.decision import Decision
+from vtc_cli.core.layout import Layout
 from vtc_cli.core.plan import Plan
-from vtc_cli.core.shape import ModelShape
+from vtc_cli.core.shape import ModelShape, TowerInput, TowerPass
 from vtc_cli.core.stage import Phase
-from vtc_cli.core.tokens import Grid
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,11 @@ class Trace:
     Attributes:
         model: which model ran.
         plan: the stages it ran under.
-        grid: geometry of the original visual tokens.
+        layout: geometry of the original visual tokens.
+        tower_inputs: what the tower would see of the prompt.
         prompt_tokens: length of the uncompressed prompt, visual tokens included.
         text_tokens: text tokens of the prompt.
-        vision_rows: rows that each tower layer processed, [CLS] included.
+        tower: what it did see, empty if it did not run.
         visual_tokens: visual tokens that each decoder layer processed in the prefill.
         sequence_tokens: all tokens that each decoder layer processed in the prefill.
         records: every decision in order.
@@ -139,10 +140,11 @@ class Trace:
 
     model: ModelFacts
     plan: Plan
-    grid: Grid
+    layout: Layout
+    tower_inputs: tuple[TowerInput, ...] = ()
     prompt_tokens: int = 0
     text_tokens: int = 0
-    vision_rows: list[int] = field(default_factory=list)
+    tower: list[TowerPass] = field(default_factory=list)
     visual_tokens: list[int] = field(default_factory=list)
     sequence_tokens: list[int] = field(default_factory=list)
     records: list[StageRecord] = field(default_factory=list)
@@ -165,4 +167,4 @@ class Trace:
     @property
     def original_tokens(self) -> int:
         """Visual tokens before any compression."""
-        return self.grid.tokens
+        return self.layout.tokens

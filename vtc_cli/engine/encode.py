@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vtc_cli.core.errors import SignalError, StageError
 from vtc_cli.core.plan import Plan, Planned
+from vtc_cli.core.shape import TowerPass
 from vtc_cli.core.signals import Produced, Producer
 from vtc_cli.core.stage import EncoderStage
 from vtc_cli.core.tokens import TokenTable
@@ -18,7 +19,8 @@ from vtc_cli.engine.hooks import HookSet
 from vtc_cli.engine.relevance import own_relevance
 from vtc_cli.engine.step import RowMap, Scene, decide
 from vtc_cli.engine.tap import AttentionTap, Capture
-from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import EncoderOutput, Prompt
 
 TOWER_ATTENTION_SIGNALS = {"vision_cls_attention", "vision_received_attention", "vision_keys"}
 QUERY_BLOCK = 256  # rows of attention computed at once when all queries are averaged
@@ -45,7 +47,9 @@ class _Encoder:
         self._table: TokenTable | None = None
         self._rows = RowMap()
         self._class_tokens = adapter.shape.class_tokens
-        self._entering_projector: Tensor | None = None
+        self._entering_projector: list[Tensor] = []
+        self._before_projector: Tensor | None = None
+        self._tower_rows: list[list[int]] = [[] for _ in adapter.tower_layers]
         self._watched = self._signal_layers()
         wanted = [(adapter.tower_attention(layer), layer) for layer in self._watched]
         self._tap = AttentionTap(wanted, adapter.model.config.vision_config._attn_implementation)
@@ -57,8 +61,20 @@ class _Encoder:
                 hooks.before(block, self._block_hook(layer))
             hooks.before(self._adapter.projector, self._projector_hook)
             output = self._adapter.encode(self._prompt)
+            self._note_tower()
             table = self._projected(output)
         return Encoded(table, output)
+
+    def _note_tower(self) -> None:
+        """What the tower processed: measured where each picture is a row of its batch.
+
+        Towers over one long row of patches have no stages inside them, so sizes tell.
+        """
+        shape = self._adapter.shape
+        for seen in self._prompt.tower:
+            whole = shape.patches_of(seen) + shape.class_tokens
+            rows = [counts[0] if counts else whole for counts in self._tower_rows]
+            self._scene.trace.tower.append(TowerPass(seen, rows))
 
     def _signal_layers(self) -> set[int]:
         """Tower layers whose attention some stage reads."""
@@ -75,11 +91,10 @@ class _Encoder:
             for planned in self._plan.encoder:
                 if planned.stage.tower_layer == layer:
                     hidden = self._inside(planned, layer, hidden)
-            rows = self._adapter.tower_rows(hidden, self._prompt)
-            self._scene.trace.vision_rows.append(rows)
+            if hidden.ndim == 3:
+                self._tower_rows[layer].append(int(hidden.shape[1]))
             if layer in self._watched:
-                patches = int(hidden.shape[0] * (hidden.shape[1] - self._class_tokens))
-                tokens = patches // self._adapter.shape.merged_patches
+                tokens = self._prompt.layout.tokens if self._table is None else len(self._table)
                 self._rows.start(layer, tokens, hidden.device)
             return (hidden, *rest), {k: v for k, v in kwargs.items() if k != "hidden_states"}
 
@@ -87,10 +102,9 @@ class _Encoder:
 
     def _inside(self, planned: Planned[EncoderStage], layer: int, hidden: Tensor) -> Tensor:
         """Apply a stage to the input of tower block `layer`; hidden (1, cls + N, d)."""
-        joined = self._adapter.shape.merged_patches
-        if joined > 1:
+        if self._adapter.shape.between:
             raise StageError(
-                f"{joined} rows of this tower become one visual token",
+                self._adapter.shape.between,
                 where=f"{planned.name} at encoder layer {layer}",
                 allowed="stages behind the projector",
             )
@@ -104,25 +118,28 @@ class _Encoder:
     def _projector_hook(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self._entering_projector = self._adapter.projector_rows(args[0], self._prompt)
+        self._entering_projector.append(args[0])
 
     def _projected(self, output: EncoderOutput) -> TokenTable:
         """Decide over the projected features with the stages that act behind the projector."""
         table = self._table = replace(self._current(output.features), added=output.added)
+        if any("vision_features" in planned.stage.needs for planned in self._plan.encoder):
+            states = self._entering_projector
+            self._before_projector = self._adapter.projector_rows(states, self._prompt)
         for planned in self._plan.encoder:
             if planned.stage.tower_layer is None:
                 signals = self._scene.signals(self._producers(), -1, None)
                 decision, table = decide(planned, table, signals, self._scene)
                 self._table = table
                 self._rows.select(decision.keep)
-                if self._entering_projector is not None:
-                    self._entering_projector = decision.apply(self._entering_projector)
+                if self._before_projector is not None:
+                    self._before_projector = decision.apply(self._before_projector)
         return table
 
     def _current(self, features: Tensor) -> TokenTable:
         """The table with the features of this place."""
         if self._table is None:
-            return TokenTable.from_grid(features, self._prompt.grid)
+            return TokenTable.from_layout(features, self._prompt.layout)
         return self._table.with_features(features)
 
     def _producers(self) -> Mapping[str, Producer]:
@@ -133,15 +150,13 @@ class _Encoder:
             producers["vision_keys"] = self._keys
             if self._class_tokens:
                 producers["vision_cls_attention"] = self._cls_attention
-        if self._entering_projector is not None:
-            producers["vision_features"] = lambda: Produced(self._features_before_projector())
+        if self._before_projector is not None:
+            before = self._before_projector
+            producers["vision_features"] = lambda: Produced(before)
+        if self._entering_projector:
             producers["projected_features"] = lambda: Produced(self._table_features())
             producers["frame_relevance"] = self._frame_relevance
         return producers
-
-    def _features_before_projector(self) -> Tensor:
-        assert self._entering_projector is not None
-        return self._entering_projector
 
     def _table_features(self) -> Tensor:
         assert self._table is not None
@@ -160,7 +175,7 @@ class _Encoder:
 
     def _of_tokens(self, patches: list[Tensor], rows: Tensor) -> Tensor:
         """Values of the patches of each frame (P, ...) as values of the current tokens."""
-        joined = self._adapter.pooled(torch.cat(patches), self._prompt.grid)
+        joined = self._adapter.pooled(torch.cat(patches), self._prompt)
         return joined.index_select(0, rows)
 
     def _cls_attention(self, layer: int) -> Produced:
@@ -191,8 +206,10 @@ class _Encoder:
 
     def _frame_relevance(self) -> Produced:
         assert self._table is not None
-        table, frames = self._table, self._prompt.grid.frames
-        return own_relevance(table.features, table.frame, frames, self._text())
+        table, layout = self._table, self._prompt.layout
+        first = torch.tensor([0, *map(layout.frames_of, range(layout.spans))]).cumsum(0)
+        frame = table.frame + first.to(table.span.device)[table.span]
+        return own_relevance(table.features, frame, layout.frames, self._text())
 
 
 def _received(capture: Capture) -> Tensor:

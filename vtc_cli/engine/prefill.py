@@ -139,6 +139,7 @@ class _Prefill:
         return self._now
 
     def _forward(self, encoded: Encoded, cache: Any) -> Any:
+        table = encoded.table
         with HookSet() as hooks, self._tap:
             for layer, block in enumerate(self._adapter.decoder_layers):
                 hooks.before(block, self._hook(layer))
@@ -152,7 +153,7 @@ class _Prefill:
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
-                **self._adapter.prefill_arguments(encoded.output, encoded.table.features),
+                **self._adapter.prefill_arguments(encoded.output, table.features, table.span),
                 **self._adapter.sequence_arguments(self._entry.input_ids),
             )
 

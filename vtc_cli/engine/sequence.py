@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,8 @@ from vtc_cli.engine.evict import Evictor
 from vtc_cli.engine.prefill import prefill, prefill_until_decided
 from vtc_cli.engine.sequence import Sequence, enter
 from vtc_cli.engine.step import Scene
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 
 OnToken = Callable[[list[int]], None]
 
@@ -204,14 +205,14 @@ class Session:
         """What enters the decoder: the tower's tokens, or those of the request."""
         if request.tokens is None:
             return encode(self.adapter, request.prompt, request.plan, scene)
-        output = self.adapter.carry(request.tokens.features)
-        return Encoded(request.tokens, replace(output, kind=request.prompt.kind))
+        kinds = request.prompt.kinds
+        return Encoded(request.tokens, self.adapter.carry(request.tokens.features, kinds))
 
     def _scene(self, trace: Trace, prompt: Prompt, seed: int) -> Scene:
         """What the decisions of one pass share."""
         return Scene(
             trace=trace,
-            grid=prompt.grid,
+            layout=prompt.layout,
             decoder_layers=len(self.adapter.decoder_layers),
             budget=trace.plan.budget,
             seed=seed,
@@ -223,7 +224,8 @@ class Session:
         return Trace(
             model=self.facts,
             plan=plan,
-            grid=prompt.grid,
+            layout=prompt.layout,
+            tower_inputs=prompt.tower,
             prompt_tokens=prompt.prompt_tokens,
             text_tokens=prompt.prompt_tokens - visual,
             warnings=[*prompt.warnings, *plan.warnings],

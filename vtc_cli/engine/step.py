@@ -13,10 +13,11 @@ from torch import Tensor
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError, VtcError
+from vtc_cli.core.layout import Layout
 from vtc_cli.core.plan import Planned
 from vtc_cli.core.signals import Producer, Signals
 from vtc_cli.core.stage import EncoderStage, PrefillStage
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.engine.clock import synchronize
 
@@ -28,7 +29,7 @@ class Scene:
     """What every signal view of one pass has in common."""
 
     trace: Trace
-    grid: Grid
+    layout: Layout
     decoder_layers: int
     budget: LayerBudget | None
     seed: int
@@ -44,9 +45,9 @@ class Scene:
         """A fresh view for one decision at `layer`."""
         return Signals(
             producers,
-            grid=self.grid,
+            layout=self.layout,
             decoder_layers=self.decoder_layers,
-            original_tokens=self.grid.tokens,
+            original_tokens=self.layout.tokens,
             layer=layer,
             entering_tokens=entering_tokens,
             processed_tokens=processed_tokens,

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from vtc_cli.core.errors import ModelError
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
-from vtc_cli.core.shape import ModelShape
-from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import (
-    CLASS_SIGNALS,
-    COMMON_SIGNALS,
-    TOWER_SIGNALS,
-    Adapter,
-    EncoderOutput,
-    Prompt,
-)
+from vtc_cli.core.shape import ModelShape, TowerInput
+from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS, Adapter
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -28,11 +20,10 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, load_parts, picture_of, visual_places
+from vtc_cli.models.support.parts import Parts, load_parts
+from vtc_cli.models.support.prompt import Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
-# The turns of the published checkpoints around picture and question.
-FALLBACK_TEMPLATE = "<|im_start|>user\n{marker}\n{{question}}<|im_end|>\n<|im_start|>assistant\n"
 BEGIN, END = "<img>", "</img>"
 NARROW_TOKENS = (BEGIN, END, "<IMG_CONTEXT>")
 ONE_TILE = "the whole picture is one tile: it is not cut into tiles of its own aspect"
@@ -48,6 +39,10 @@ class InternVLAdapter(Adapter):
     family: ClassVar[str] = "internvl"
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS | CLASS_SIGNALS
+    # The turns of the published checkpoints around picture and question.
+    fallback: ClassVar[str] = (
+        "<|im_start|>user\n{visuals}\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
     @classmethod
     def load(cls, source: str, **options: Any) -> InternVLAdapter:
@@ -130,57 +125,35 @@ class InternVLAdapter(Adapter):
         """Norm and two linear maps behind the pixel shuffle."""
         return self.model.model.multi_modal_projector
 
-    def prepare(self, media: Media, question: str) -> Prompt:
-        """Format, tokenise and preprocess; one picture a prompt, one tile a picture."""
-        picture = picture_of(media, self.family)
-        processor = self.processor.image_processor
-        pixels = processor(images=picture, return_tensors="pt", crop_to_patches=False)
+    def see(self, media: Media) -> Seen:
+        """One tile a picture."""
+        parts, processor = self.parts, self.parts.image_processor
+        pixels = processor(images=media.picture(), return_tensors="pt", crop_to_patches=False)
         side = round(1 / self.model.config.downsample_ratio)
         rows, columns = (count // side for count in self._patch_grid())
-        input_ids = self._token_ids(question, rows * columns).to(self.device)
-        return Prompt(
-            input_ids=input_ids,
-            position_ids=torch.arange(input_ids.shape[1], device=self.device)[None],
-            visual_index=visual_places(input_ids, self.model.config.image_token_id, rows * columns),
-            encoder_inputs={
-                "pixel_values": pixels["pixel_values"].to(self.device, self.model.dtype)
-            },
-            grid=Grid(1, rows, columns),
-            patch_boxes=patch_boxes(processor, media.width, media.height, rows, columns),
-            question=question,
+        context = parts.token(self.model.config.image_token_id)
+        begin = getattr(parts.tokenizer, "start_image_token", None) or BEGIN
+        end = getattr(parts.tokenizer, "end_image_token", None) or END
+        return Seen(
+            kind="image",
+            grids=(Grid(1, rows, columns),),
+            tower=(TowerInput(1, rows, columns),),
+            inputs={"pixel_values": pixels["pixel_values"].to(self.model.dtype)},
+            boxes=patch_boxes(processor, media.width, media.height, rows, columns),
+            text=f"{begin}{context * rows * columns}{end}",
+            marker=context,
             warnings=(ONE_TILE,),
         )
+
+    def handed(self, features: Tensor) -> Any:
+        """The model reads them as one batch."""
+        return features[None]
 
     def _patch_grid(self) -> tuple[int, int]:
         """Rows and columns of the tower's patches."""
         vision = self.model.config.vision_config
         (height, width), (tall, wide) = vision.image_size, vision.patch_size
         return height // tall, width // wide
-
-    def _token_ids(self, question: str, tokens: int) -> Tensor:
-        """(1, S) ids of the prompt with the tokens of the picture between their two marks."""
-        parts: Parts = self.processor
-        context = parts.token(self.model.config.image_token_id)
-        begin = getattr(parts.tokenizer, "start_image_token", None) or BEGIN
-        end = getattr(parts.tokenizer, "end_image_token", None) or END
-        text = parts.prompt(FALLBACK_TEMPLATE.format(marker=context), "image", question)
-        return parts.token_ids(text, context, f"{begin}{context * tokens}{end}")
-
-    def encode(self, prompt: Prompt) -> EncoderOutput:
-        """Run tower and projector through the model's own method."""
-        output = self.model.model.get_image_features(**prompt.encoder_inputs, return_dict=True)
-        return EncoderOutput(output.pooler_output[0], output)
-
-    def carry(self, features: Tensor) -> EncoderOutput:
-        """The library's own output class without a tower's states."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        return EncoderOutput(features, BaseModelOutputWithPooling())
-
-    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
-        """Features travel in the encoder's own output object."""
-        output.carrier.pooler_output = features[None]
-        return {"mm_encoder_outputs": {"image": output.carrier}}
 
 
 def random_internvl(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TransformerShape
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Kind, Prompt
 from vtc_cli.models.support.qwen import QwenAdapter
 
 
@@ -60,21 +60,20 @@ class Qwen25VLAdapter(QwenAdapter):
             gated_mlp=True,
         )
 
-    def projector_rows(self, states: Tensor, prompt: Prompt) -> Tensor:
-        """(N, 4 d_vision) in the order of the tokens; the tower holds them window by window."""
+    def in_token_order(self, rows: Tensor, kind: Kind, prompt: Prompt) -> Tensor:
+        """The tower holds tokens window by window."""
         from transformers.vision_utils import get_vision_window_index
 
         config = self.model.config.vision_config
         order, _ = get_vision_window_index(
-            prompt.encoder_inputs[f"{prompt.kind}_grid_thw"],
+            prompt.encoder_inputs[f"{kind}_grid_thw"],
             config.spatial_merge_size,
             config.window_size,
             config.patch_size,
         )
-        rows = super().projector_rows(states, prompt)
         return rows[order.argsort().to(rows.device)]
 
-    def _timing(self, media: Media) -> dict[str, Tensor]:
+    def timing(self, media: Media) -> dict[str, Tensor]:
         """Seconds a temporal step of a video, from the mean distance of its frames."""
         times = media.timestamps
         if media.kind == "image" or len(times) < 2:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import TransformerShape
-from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import EncoderOutput
-from vtc_cli.models.support.qwen import PADS, QwenAdapter
-
-START, END = "<|vision_start|>", "<|vision_end|>"
+from vtc_cli.models.support.base import flat_rows
+from vtc_cli.models.support.prompt import EncoderOutput, Kind, Prompt, in_span_order
+from vtc_cli.models.support.qwen import END, PADS, START, QwenAdapter
 
 
 class Qwen3VLAdapter(QwenAdapter):
@@ -65,33 +63,42 @@ class Qwen3VLAdapter(QwenAdapter):
     def _mergers(self) -> Sequence[nn.Module]:
         return [self.projector, *self.model.model.visual.deepstack_merger_list]
 
-    def _added(self, output: Any) -> tuple[Tensor, ...]:
-        return tuple(torch.cat(list(parts)) for parts in output.deepstack_features)
+    def added(self, carriers: Mapping[Kind, Any], prompt: Prompt) -> tuple[Tensor, ...]:
+        """Rows (N, d) that the first decoder layers add."""
+        layers = len(self.model.model.visual.deepstack_merger_list)
+        return tuple(
+            in_span_order(
+                prompt, {kind: flat_rows(c.deepstack_features[at]) for kind, c in carriers.items()}
+            )
+            for at in range(layers)
+        )
 
-    def carry(self, features: Tensor) -> EncoderOutput:
+    def carrier(self) -> Any:
         """The library's own output class; rows to be added stay with the tokens."""
         from transformers.models.qwen3_vl.modeling_qwen3_vl import (
             BaseModelOutputWithDeepstackFeatures,
         )
 
-        return EncoderOutput(features, BaseModelOutputWithDeepstackFeatures())
+        return BaseModelOutputWithDeepstackFeatures()
 
-    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
+    def prefill_arguments(
+        self, output: EncoderOutput, features: Tensor, span: Tensor
+    ) -> dict[str, Any]:
         """Features without deepstack rows: the engine adds those of the tokens that are left."""
-        output.carrier.deepstack_features = []
-        return super().prefill_arguments(output, features)
+        for carrier in output.carriers.values():
+            carrier.deepstack_features = []
+        return super().prefill_arguments(output, features, span)
 
-    def _expanded(self, text: str, media: Media, grid: Grid) -> str:
+    def marked(self, media: Media, grid: Grid) -> tuple[str, str]:
         """Each temporal step of a video stands for itself behind the mean of its times."""
         if media.kind == "image":
-            return super()._expanded(text, media, grid)
+            return super().marked(media, grid)
         depth = self.model.config.vision_config.temporal_patch_size
         pad = PADS["video"]
         frame = START + pad * (grid.rows * grid.columns) + END
         times = _step_times(media.timestamps, depth)
-        steps = "".join(f"<{time:.1f} seconds>{frame}" for time in times)
-        whole = START + pad + END
-        return text.replace(whole if whole in text else pad, steps, 1)
+        text = "".join(f"<{time:.1f} seconds>{frame}" for time in times)
+        return START + pad + END, text
 
 
 def _step_times(timestamps: Sequence[float], depth: int) -> list[float]:

@@ -188,13 +188,12 @@ def _build(use: StageUse, resolved: Mapping[str, Any]) -> Stage:
 def _check_tower_layer(target: _Target, use: StageUse, stage: Stage) -> None:
     if not isinstance(stage, EncoderStage) or stage.tower_layer is None:
         return
-    joined = target.shape.merged_patches
-    if joined > 1:
+    between = target.shape.between
+    if between:
         raise VtcError(
             f"{use.name} acts inside the vision tower",
             where=use.where,
-            allowed=f"stages behind the projector: this model joins {joined} rows of its tower "
-            "to one visual token, and the join needs every row",
+            allowed=f"stages behind the projector: {between}, and that needs every row",
             hint="choose another recipe, or a model whose tower rows are the visual tokens",
         )
     last = target.shape.feature_layers - 1

@@ -41,9 +41,10 @@ def draw_overlay(
     Raises:
         UsageError: `frame` does not exist.
     """
-    if not 0 <= frame < trace.grid.frames:
-        raise UsageError(f"frame {frame}", allowed=f"0 to {trace.grid.frames - 1}")
-    grid = (trace.grid.frames, trace.grid.rows, trace.grid.columns)
+    only = trace.layout.only
+    if not 0 <= frame < only.frames:
+        raise UsageError(f"frame {frame}", allowed=f"0 to {only.frames - 1}")
+    grid = (only.frames, only.rows, only.columns)
     view = make_view(media.picture(frame), patch_boxes.reshape(*grid, 4)[frame])
     records = [record for record in trace.records if record.holder is not None]
     panels = [reduced(view.picture)]

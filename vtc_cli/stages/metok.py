@@ -101,11 +101,12 @@ class EventPool(EncoderStage):
         Raises:
             StageError: an earlier stage changed the grid, or values that are not finite.
         """
-        if tokens.grid.frames == 1:
+        if tokens.layout.frames == 1:
             return self._one_event(tokens)
         require_whole_grid(tokens, "event_pool")
-        frames = tokens.grid.frames
-        means = require_finite(frame_means(tokens.features, frames), "features")
+        grid = tokens.layout.only
+        frames, patches = grid.frames, tokens.features[: grid.tokens]  # a marker may stand behind
+        means = require_finite(frame_means(patches, frames), "features")
         relevance = require_finite(signals.frame_relevance(), "frame relevance")
         event = cut_events(adjacent_cosine(means), self.cuts)
         key_event, key_frame = self._keys(relevance, event)
@@ -156,7 +157,7 @@ class EventPool(EncoderStage):
 
     def _pooled(self, tokens: TokenTable, strides: list[int]) -> Pooled:
         """Every frame pooled with its stride, protected tokens apart where none took them up."""
-        grid = tokens.grid
+        grid = tokens.layout.only
         known = {
             stride: pool_frame(
                 grid.rows, grid.columns, stride, self.pooling, tokens.features.device

@@ -72,7 +72,7 @@ def make_head(trace: Trace, media: Media, origin: Origin) -> Head:
         recipe=_recipe(plan, origin.recipe),
         stages=tuple(StagePart(**planned.plain()) for planned in plan.stages),
         decisions=tuple(_decisions(trace)),
-        grid=GridPart(**asdict(trace.grid)),
+        grids=tuple(GridPart(**asdict(grid)) for grid in trace.layout.grids),
         input=InputPart(
             **{name: getattr(media, name) for name in known}, frames=int(media.frames.shape[0])
         ),

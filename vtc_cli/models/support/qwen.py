@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from vtc_cli.core.errors import MediaError, UsageError
+from vtc_cli.core.errors import MediaError
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
-from vtc_cli.core.shape import ModelShape, TransformerShape
-from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import COMMON_SIGNALS, Adapter, EncoderOutput, Prompt
+from vtc_cli.core.shape import ModelShape, TowerInput, TransformerShape
+from vtc_cli.models.support.base import COMMON_SIGNALS, Adapter
 from vtc_cli.models.support.geometry import stretched_boxes
 from vtc_cli.models.support.offline import random_model
+from vtc_cli.models.support.parts import load_parts
+from vtc_cli.models.support.prompt import EncoderOutput, Kind, Prompt, Seen, in_span_order
 from vtc_cli.models.support.qwen_offline import NARROW_TOKENS, byte_parts, text_sizes, token_ids
-from vtc_cli.models.support.qwen_parts import Parts, load_parts
 from vtc_cli.models.support.shapes import decoder_shape
 
+START, END = "<|vision_start|>", "<|vision_end|>"
 PADS = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+TIMES = ("second_per_grid_ts",)  # arguments of position ids alone
 TOKENS_A_FRAME = 768  # the library's video processors of these families
 
 
@@ -37,7 +41,10 @@ class QwenAdapter(Adapter):
     """
 
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS
-    processor: Parts
+    takes: ClassVar[frozenset[Kind]] = frozenset({"image", "video"})
+    fallback: ClassVar[str] = (
+        "<|im_start|>user\n{visuals}{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
     @classmethod
     @abstractmethod
@@ -49,9 +56,13 @@ class QwenAdapter(Adapter):
         """Load a local folder or a hub id.
 
         Raises:
-            ModelError: tokenizer, image processor or chat template are missing; says which.
+            ModelError: tokenizer or image processor are missing; says which.
         """
-        parts = load_parts(source)
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+            Qwen2VLImageProcessorPil,
+        )
+
+        parts = load_parts(source, Qwen2VLImageProcessorPil.from_pretrained)
         return cls(cls.model_class().from_pretrained(source, **options).eval(), parts)
 
     @classmethod
@@ -132,16 +143,23 @@ class QwenAdapter(Adapter):
         """The merger of 2 x 2 patches."""
         return self.model.model.visual.merger
 
-    def tower_rows(self, hidden: Tensor, prompt: Prompt) -> int:
-        """Patches of one temporal step; hidden (P, d) holds those of all steps."""
-        return int(hidden.shape[0]) // prompt.grid.frames
-
-    def projector_rows(self, states: Tensor, prompt: Prompt) -> Tensor:
+    def projector_rows(self, states: Sequence[Tensor], prompt: Prompt) -> Tensor:
         """(N, 4 d_vision): the four patches of each token side by side, as the merger reads them.
 
         The tower holds patches in the order of their tokens.
         """
-        return states.reshape(prompt.grid.tokens, -1)
+        kinds = sorted(set(prompt.kinds))
+        rows = {
+            kind: self.in_token_order(
+                part.reshape(-1, part.shape[-1] * self.shape.merged_patches), kind, prompt
+            )
+            for kind, part in zip(kinds, states, strict=True)
+        }
+        return in_span_order(prompt, rows)
+
+    def in_token_order(self, rows: Tensor, kind: Kind, prompt: Prompt) -> Tensor:
+        """(n, ...) rows of the merger's input, one a token of `kind`, in the order of tokens."""
+        return rows
 
     def rotary(self, hidden: Tensor, position_ids: Tensor, layer: int) -> Any:
         """Rotary embeddings from the rows t, y, x."""
@@ -151,62 +169,48 @@ class QwenAdapter(Adapter):
         """Layers take the row of the text."""
         return position_ids[0]
 
-    def prepare(self, media: Media, question: str) -> Prompt:
-        """Preprocess, format, tokenise; one picture or video a prompt.
-
-        `position_ids` is (4, 1, S): place in the sequence, then t, y, x.
+    def see(self, media: Media) -> Seen:
+        """A picture or video of any size that the model takes.
 
         Raises:
             MediaError: a picture of sides that the model does not take.
-            UsageError: a question that holds placeholders of its own.
         """
         pixels, size = self._pixels(media)
         steps, high, wide = size[0].tolist()
         merge = self.model.config.vision_config.spatial_merge_size
         grid = Grid(steps, high // merge, wide // merge)
-        input_ids = self._token_ids(media, question, grid)
-        places = self._placeholders(input_ids, media, grid)
-        return Prompt(
-            input_ids=input_ids,
-            position_ids=self._positions(input_ids, media, size),
-            visual_index=places,
-            encoder_inputs={
-                PIXELS[media.kind]: pixels.to(self.device, self.model.dtype),
-                f"{media.kind}_grid_thw": size.to(self.device),
-            },
-            grid=grid,
-            patch_boxes=stretched_boxes(
-                media.width, media.height, grid.frames, grid.rows, grid.columns
-            ),
-            question=question,
+        marker, text = self.marked(media, grid)
+        return Seen(
             kind=media.kind,
+            grids=(grid,),
+            tower=(TowerInput(steps, grid.rows, grid.columns),),
+            inputs={
+                PIXELS[media.kind]: pixels.to(self.model.dtype),
+                f"{media.kind}_grid_thw": size,
+                **self.timing(media),
+            },
+            boxes=stretched_boxes(media.width, media.height, steps, grid.rows, grid.columns),
+            text=text,
+            marker=marker,
         )
 
+    def marked(self, media: Media, grid: Grid) -> tuple[str, str]:
+        """What the chat holds for a picture or video, and what takes its place."""
+        pad = PADS[media.kind]
+        return f"{START}{pad}{END}", f"{START}{pad * grid.tokens}{END}"
+
+    def timing(self, media: Media) -> dict[str, Tensor]:
+        """What the family's position ids ask about the times of frames."""
+        return {}
+
     def encode(self, prompt: Prompt) -> EncoderOutput:
-        """Run tower and merger through the model's own method."""
-        method = getattr(self.model.model, f"get_{prompt.kind}_features")
-        output = method(**prompt.encoder_inputs, return_dict=True)
-        features = torch.cat(list(output.pooler_output))
-        return EncoderOutput(features, output, self._added(output), prompt.kind)
-
-    def _added(self, output: Any) -> tuple[Tensor, ...]:
-        """Rows (N, d) that the first decoder layers add."""
-        return ()
-
-    def carry(self, features: Tensor) -> EncoderOutput:
-        """The library's own output class without a tower's states."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        return EncoderOutput(features, BaseModelOutputWithPooling())
-
-    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
-        """Features travel in the encoder's own output object."""
-        output.carrier.pooler_output = [features]
-        return {"mm_encoder_outputs": {output.kind: output.carrier}}
+        """Run tower and merger; times of frames are for position ids only."""
+        inputs = {k: v for k, v in prompt.encoder_inputs.items() if k not in TIMES}
+        return super().encode(replace(prompt, encoder_inputs=inputs))
 
     def _pixels(self, media: Media) -> tuple[Tensor, Tensor]:
         """(P, values) patches, and (1, 3) temporal steps, patch rows and patch columns."""
-        processor: Any = self.processor.image_processor
+        processor: Any = self.parts.image_processor
         frames = media.frames.shape[0] if media.kind == "video" else 1
         pictures = [media.picture(frame) for frame in range(frames)]
         size = dict(processor.size)
@@ -226,52 +230,18 @@ class QwenAdapter(Adapter):
             [torch.tensor([[-(-frames // depth)]]), sizes[:1, 1:]], dim=1
         )
 
-    def _token_ids(self, media: Media, question: str, grid: Grid) -> Tensor:
-        """(1, S) ids of the chat with a placeholder for each visual token."""
-        tokenizer = self.processor.tokenizer
-        content = [{"type": media.kind}, {"type": "text", "text": question}]
-        text: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        text = self._expanded(text, media, grid)
-        ids: Tensor = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        return ids.to(self.device)
+    def positions(self, input_ids: Tensor, seen: Sequence[Seen]) -> Tensor:
+        """(4, 1, S) as `generate` makes them, without leaving state on the model.
 
-    def _expanded(self, text: str, media: Media, grid: Grid) -> str:
-        """The chat with its one placeholder repeated for each visual token."""
-        pad = PADS[media.kind]
-        return text.replace(pad, pad * grid.tokens, 1)
-
-    def _placeholders(self, input_ids: Tensor, media: Media, grid: Grid) -> Tensor:
-        """(N0,) places of the visual tokens."""
-        config = self.model.config
-        wanted = config.image_token_id if media.kind == "image" else config.video_token_id
-        visual = torch.isin(
-            input_ids[0], torch.tensor([config.image_token_id, config.video_token_id]).to(input_ids)
-        )
-        places: Tensor = (input_ids[0] == wanted).nonzero()[:, 0]
-        if places.shape[0] != grid.tokens or int(visual.sum()) != grid.tokens:
-            raise UsageError(
-                f"{int(visual.sum())} placeholders in a prompt with {grid.tokens} visual tokens",
-                allowed=f"a question without {' or '.join(PADS.values())}, and a chat template "
-                "that holds one for the picture",
-            )
-        return places
-
-    def _positions(self, input_ids: Tensor, media: Media, size: Tensor) -> Tensor:
-        """(4, 1, S) as `generate` makes them, without leaving state on the model."""
+        Place in the sequence, then t, y, x.
+        """
         config = self.model.config
         kinds = (input_ids == config.image_token_id) + 2 * (input_ids == config.video_token_id)
-        sizes = {f"{media.kind}_grid_thw": size.to(self.device)}
-        rows, _ = self.model.model.get_rope_index(
-            input_ids, mm_token_type_ids=kinds, **sizes, **self._timing(media)
-        )
+        joined = self.joined_inputs(seen)
+        sizes = {k: v.to(self.device) for k, v in joined.items() if k not in PIXELS.values()}
+        rows, _ = self.model.model.get_rope_index(input_ids, mm_token_type_ids=kinds, **sizes)
         places = torch.arange(input_ids.shape[1], device=self.device)
         return torch.cat([places[None, None], rows])
-
-    def _timing(self, media: Media) -> dict[str, Tensor]:
-        """What the family's position ids ask about the times of frames."""
-        return {}
 
 
 def _steps(pixels: Tensor, frames: int, depth: int) -> Tensor:

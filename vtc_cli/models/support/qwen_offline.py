@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vtc_cli.models.support.offline import BYTES, bytes_and
-from vtc_cli.models.support.qwen_parts import Parts
+from vtc_cli.models.support.parts import Parts
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (
@@ -65,4 +65,5 @@ def byte_parts(patch_size: int, tokens: tuple[int, int] = NARROW_TOKENS) -> Part
     tokenizer.chat_template = TEMPLATE
     area = (patch_size * MERGE) ** 2
     size = {"shortest_edge": tokens[0] * area, "longest_edge": tokens[1] * area}
-    return Parts(tokenizer, Qwen2VLImageProcessorPil(size=size, patch_size=patch_size))
+    processor = Qwen2VLImageProcessorPil(size=size, patch_size=patch_size)
+    return Parts(tokenizer, processor, TEMPLATE)

@@ -51,7 +51,7 @@ def page_data(
         UsageError: the first stage did not begin with the whole picture.
     """
     steps = page_steps(trace)
-    grid = trace.grid
+    grid = trace.layout.only
     return {
         "picture": {"width": media.width, "height": media.height},
         "grid": {"frames": grid.frames, "rows": grid.rows, "columns": grid.columns},

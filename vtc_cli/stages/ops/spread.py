@@ -5,7 +5,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vtc_cli.core.tokens import Grid
+from vtc_cli.core.layout import Grid
+from vtc_cli.core.tokens import TokenTable
+
+
+def spread_over_views(tokens: TokenTable, rows: Tensor, count: int) -> Tensor:
+    """`count` of the given rows of a table that lie evenly over each view of what it shows.
+
+    Every view gives its share of the count, by its share of the rows; what rounding leaves goes to
+    the largest remainders, the first views on ties.
+
+    Args:
+        tokens: N rows.
+        rows: (M,) of them to choose from.
+        count: 1 <= count <= M.
+
+    Returns:
+        (count,) of `rows`.
+    """
+    view = tokens.layout.columns(tokens.anchor.device).view[tokens.anchor[rows]]
+    grids = tokens.layout.views()
+    held = torch.bincount(view, minlength=len(grids)).cpu()
+    share = held * count
+    quota = share // rows.shape[0]
+    left = count - int(quota.sum())
+    quota[torch.argsort(-(share % rows.shape[0]), stable=True)[:left]] += 1
+    chosen = []
+    for number, (grid, wanted) in enumerate(zip(grids, quota.tolist(), strict=True)):
+        mine = rows[view == number]
+        if wanted:
+            chosen.append(mine[evenly_spread(tokens.position[mine], grid, wanted)])
+    return torch.cat(chosen)
 
 
 def evenly_spread(position: Tensor, grid: Grid, count: int) -> Tensor:
