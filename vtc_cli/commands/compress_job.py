@@ -55,8 +55,11 @@ class Wish:
         from vtc_cli.store.head import AskedPart
 
         plan = self.plan
+        budget = plan.budget
+        if isinstance(budget, tuple):
+            raise UsageError(f"--budget with {len(budget)} numbers", allowed="one for one picture")
         return AskedPart(
-            budget=plan.budget,
+            budget=budget,
             fidelity=plan.fidelity,
             exact_layers=plan.exact_layers,
             stage=self.stage,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vtc_cli.core.errors import UsageError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vtc_cli.recipe.load import Recipe
     from vtc_cli.report.result import TokensFileBlock
 
-Budget = float | Literal["default"] | None
+Budget = float | tuple[float, ...] | Literal["default"] | None
 ShowText = Callable[[str], None]
 
 
@@ -28,7 +28,8 @@ class PlanOptions:
     """What the command line says about the plan.
 
     Attributes:
-        budget: tokens, `default` for the recipe's own, None for none.
+        budget: tokens, one number for each picture and video, `default` for the recipe's own, None
+            for none.
         fidelity: sound or official, None for the recipe's own.
         exact_layers: take layer numbers literally.
     """
@@ -64,17 +65,19 @@ class Answered:
         media: the picture, or a blank one of its size if its tokens came from a file.
         question: what was asked.
         outcome: what the job left.
+        more: further pictures and videos of the prompt.
         tokens_file: the file that the tokens came from, if they did.
     """
 
     media: Media
     question: str
     outcome: Outcome
+    more: tuple[Media, ...] = ()
     tokens_file: TokensFileBlock | None = None
 
 
 def parse_budget(text: str) -> Budget:
-    """`default`, `none` or a number of tokens.
+    """`default`, `none`, a number of tokens or one for each picture and video.
 
     Raises:
         UsageError: anything else.
@@ -84,11 +87,12 @@ def parse_budget(text: str) -> Budget:
     if text == "none":
         return None
     try:
-        return float(text)
+        numbers = tuple(float(part) for part in text.split(","))
+        return numbers if len(numbers) > 1 else numbers[0]
     except ValueError as error:
         raise UsageError(
             f"--budget {text!r}",
-            allowed="a number of tokens, `default` or `none`",
+            allowed="a number of tokens, one for each picture (64,128), `default` or `none`",
             hint="--budget 64",
         ) from error
 
@@ -109,23 +113,35 @@ def parse_fidelity(text: str | None) -> Fidelity | None:
 
 
 def make_plan(session: Session, prompt: Prompt, recipe: Recipe, options: PlanOptions) -> Plan:
-    """The recipe resolved for the loaded model and this input."""
+    """The recipe resolved for the loaded model and this input.
+
+    Raises:
+        UsageError: budgets for another number of pictures and videos than the prompt shows.
+    """
     from vtc_cli.recipe.resolve import resolve
 
-    return resolve(
+    each, spans = options.budget, len(prompt.seen)
+    apart = each if isinstance(each, tuple) else ()
+    if apart and len(apart) != spans:
+        raise UsageError(
+            f"--budget with {len(apart)} numbers for {spans} pictures and videos",
+            allowed="one number, or one for each",
+        )
+    plan = resolve(
         recipe,
         session.adapter.shape,
         family_signals=session.adapter.provides,
         original_tokens=prompt.layout.tokens,
-        budget=options.budget,
+        budget=sum(each) if isinstance(each, tuple) else each,
         fidelity=options.fidelity,
         exact_layers=options.exact_layers,
     )
+    return replace(plan, span_budgets=apart) if apart else plan
 
 
 def do_job(
     session: Session,
-    media: Media,
+    media: Media | Sequence[Media],
     question: str,
     recipe: Recipe,
     options: PlanOptions,
@@ -135,12 +151,16 @@ def do_job(
     baseline: bool = False,
     observer: Observer | None = None,
     show_text: ShowText | None = None,
+    turns: tuple[str, ...] = (),
 ) -> Outcome:
     """Answer one question and, with `baseline`, let the full model answer beside it.
 
+    `turns` are further questions on the same cache; the full model is not asked them.
     With an `observer` each of them is looked at in a pass of its own, so that no time or memory
     that is reported comes from a pass under observation.
     """
+    from vtc_cli.core.media import Media
+
     prompt = session.adapter.prepare(media, question)
     plan = make_plan(session, prompt, recipe, options)
     if baseline:
@@ -152,8 +172,10 @@ def do_job(
         repeats=repeats,
         on_token=stream(session, show_text),
         capture=baseline,
+        turns=turns,
     )
-    trace.warnings.extend(media.warnings)
+    shown = (media,) if isinstance(media, Media) else media
+    trace.warnings.extend(text for each in shown for text in each.warnings)
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
         return Outcome(trace, prompt)

@@ -54,7 +54,7 @@ def answer_from_tokens(
         tokens=tokens,
     )
     trace.warnings.extend(notes)
-    return Answered(media, question, Outcome(trace, prompt), _block(file))
+    return Answered(media, question, Outcome(trace, prompt), tokens_file=_block(file))
 
 
 def check_recipe(file: TokenFile, options: RunOptions) -> list[str]:

@@ -22,6 +22,7 @@ from vtc_cli.commands.run_options import (
     KeyframesOption,
     MaxTokensOption,
     MediaArgument,
+    MoreOption,
     OutputFileOption,
     OverlayOption,
     QuestionArgument,
@@ -31,6 +32,7 @@ from vtc_cli.commands.run_options import (
     StartOption,
     StrictOption,
     TemperatureOption,
+    ThenOption,
     TokensOption,
     TopPOption,
     placed,
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 def run(
     media: MediaArgument = None,
     question: QuestionArgument = None,
+    more: MoreOption = None,
+    then: ThenOption = None,
     tokens: TokensOption = None,
     frames: FramesOption = None,
     fps: FpsOption = None,
@@ -88,6 +92,7 @@ def run(
     """Answer QUESTION about MEDIA under a recipe; report tokens, FLOPs, KV bytes and time."""
     arguments = dict(locals())
     arguments["media"], arguments["question"] = placed(media, question, tokens)
+    arguments["more"], arguments["then"] = tuple(more or ()), tuple(then or ())
     arguments["format"] = "json" if arguments.pop("as_json") else format
     del arguments["output"]
     carry_out(RunOptions(**arguments), output)
@@ -142,14 +147,15 @@ def _answer_about_media(
     plan = PlanOptions(
         parse_budget(options.budget), parse_fidelity(options.fidelity), options.exact_layers
     )
-    media = read_media(options.media, options.frame_options())
+    frames = options.frame_options()
+    media, *more = (read_media(path, frames) for path in (options.media, *options.more))
     recipe = load_recipe(options.recipe)
     session = load_session(output, options.model, options.device, options.dtype, options.attn)
     from vtc_cli.engine.decode import Generation
 
     outcome = do_job(
         session,
-        media,
+        (media, *more),
         options.question,
         recipe,
         plan,
@@ -158,8 +164,9 @@ def _answer_about_media(
         baseline=options.baseline,
         observer=None if options.html is None else _observer(),
         show_text=show_text,
+        turns=options.then,
     )
-    return Answered(media, options.question, outcome)
+    return Answered(media, options.question, outcome, tuple(more))
 
 
 def _observer() -> Observer:
@@ -188,6 +195,7 @@ def _result(options: RunOptions, answered: Answered, created: datetime) -> Resul
         baseline_trace=outcome.baseline,
         nll=outcome.nll,
         tokens_file=answered.tokens_file,
+        more=answered.more,
     )
 
 

@@ -23,6 +23,18 @@ PAGE_SUFFIXES = (".html", ".htm")
 MediaArgument = Annotated[
     str | None, typer.Argument(metavar="MEDIA", help="A picture or a video; - reads stdin.")
 ]
+MoreOption = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="MEDIA", help="A further picture or video; may be repeated."),
+]
+ThenOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--then",
+        metavar="QUESTION",
+        help="A further question, answered on the same cache; may be repeated.",
+    ),
+]
 QuestionArgument = Annotated[
     str | None, typer.Argument(metavar="QUESTION", help="What to ask about it.")
 ]
@@ -98,6 +110,8 @@ class RunOptions:
     frames: str | None
     fps: float | None
     keyframes: int | None
+    more: tuple[str, ...]
+    then: tuple[str, ...]
     start: float
     end: float | None
     reader: str
@@ -137,6 +151,8 @@ class RunOptions:
                 hint='vtc run picture.png "what is in the picture?"',
             )
         self.frame_options()
+        if any(not text.strip() for text in self.then):
+            raise UsageError("the question is empty", where="--then", allowed="some text")
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
         if self.output_file is not None:
@@ -180,7 +196,8 @@ class RunOptions:
                 allowed="the plan that the tokens were compressed under",
                 hint=f"compress the picture again with {settled[name]}",
             )
-        pictures = {"--baseline": self.baseline, "--overlay": self.overlay, "--html": self.html}
+        pictures: dict[str, object] = {"--with": self.more, "--then": self.then}
+        pictures |= {"--baseline": self.baseline, "--overlay": self.overlay, "--html": self.html}
         for flag, wanted in pictures.items():
             if wanted:
                 raise UsageError(

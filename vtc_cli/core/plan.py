@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.layout import Layout
 from vtc_cli.core.signals import TEXT_SIGNALS
 from vtc_cli.core.stage import DecodeStage, EncoderStage, PrefillStage, Stage
 
@@ -59,6 +60,8 @@ class Plan:
         prefill: in order.
         decode: in order.
         budget: the layer average to be met, or None.
+        span_budgets: the layer average of each picture or video of the prompt, empty if they share
+            `budget` by the numbers of their tokens.
         requested: the budget as the user gave it, or None.
         warnings: what the reader must know about the plan.
     """
@@ -72,6 +75,7 @@ class Plan:
     prefill: tuple[Planned[PrefillStage], ...] = ()
     decode: tuple[Planned[DecodeStage], ...] = ()
     budget: LayerBudget | None = None
+    span_budgets: tuple[float, ...] = ()
     requested: float | None = None
     warnings: tuple[str, ...] = field(default=())
 
@@ -79,6 +83,16 @@ class Plan:
     def stages(self) -> tuple[Planned[Any], ...]:
         """All stages in the order of the data's way."""
         return (*self.encoder, *self.prefill, *self.decode)
+
+    def budget_of(self, span: int, layout: Layout) -> LayerBudget | None:
+        """What one picture or video of the prompt may spend, None without a budget."""
+        if self.budget is None:
+            return None
+        share = layout.tokens_of(span) / max(layout.tokens, 1)
+        average = self.budget.layer_average * share
+        if self.span_budgets:
+            average = self.span_budgets[span]
+        return replace(self.budget, layer_average=average)
 
     @property
     def text_readers(self) -> tuple[str, ...]:

@@ -32,6 +32,10 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "hidden": "(N, d) decoder layer output of the visual tokens",
 }
 
+# Where the axis of the tokens is not the first, and signals that have none.
+TOKEN_AXIS: Mapping[str, int] = {"attention_rows": 2, "keys": 1, "values": 1}
+OF_NO_TOKEN = frozenset({"text_embeddings"})
+
 # Signals that depend on the question. The others are of the visual tokens alone: these stand before
 # the question, and a causal decoder lets them see nothing behind them.
 TEXT_SIGNALS = frozenset({"text_embeddings", "attention_rows", "frame_relevance"})
@@ -75,6 +79,15 @@ class SignalCost:
     names: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class SpanCounts:
+    """What a stage is told of one picture or video of several; see `Signals`."""
+
+    entering_tokens: int | None
+    processed_tokens: tuple[int, ...]
+    budget: LayerBudget | None
+
+
 class Signals:
     """The view that a stage has of the model during one decision.
 
@@ -102,6 +115,7 @@ class Signals:
         processed_tokens: tuple[int, ...] = (),
         budget: LayerBudget | None = None,
         seed: int = 0,
+        spans: tuple[SpanCounts, ...] = (),
         synchronize: Callable[[], None] = lambda: None,
     ) -> None:
         self._producers = producers
@@ -115,8 +129,40 @@ class Signals:
         self.entering_tokens = entering_tokens
         self.processed_tokens = processed_tokens
         self.budget = budget
+        self._spans = spans
+        self._seed = seed
         self.generator = torch.Generator().manual_seed(seed)
         self.cost = SignalCost()
+
+    def part(self, span: int, rows: Tensor) -> Signals:
+        """The same signals for one picture or video of several, whose tokens are `rows` (n,).
+
+        What is computed is computed once for all of them, and its cost is counted here.
+        """
+        layout, counts = self.layout, self._spans[span]
+        first = sum(layout.frames_of(before) for before in range(span))
+        frames = torch.arange(first, first + layout.frames_of(span), device=rows.device)
+        return Signals(
+            {name: self._part_producer(name, rows, frames) for name in self._producers},
+            layout=layout.part(span),
+            decoder_layers=self.decoder_layers,
+            original_tokens=layout.tokens_of(span),
+            layer=self.layer,
+            entering_tokens=counts.entering_tokens,
+            processed_tokens=counts.processed_tokens,
+            budget=counts.budget,
+            seed=self._seed + span,
+        )
+
+    def _part_producer(self, name: str, rows: Tensor, frames: Tensor) -> Producer:
+        def produce(**arguments: object) -> Produced:
+            whole = self._value(name, **arguments)
+            if name not in OF_NO_TOKEN:
+                index = frames if name == "frame_relevance" else rows
+                whole = whole.index_select(TOKEN_AXIS.get(name, 0), index)
+            return Produced(whole, source=self.source_of(name))
+
+        return produce
 
     def available(self) -> list[str]:
         """Names that can be asked for at this place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,9 @@ from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError
 from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.sparse import compose
+
+# Columns of one value a row; `origin` and `added` are not among them.
+COLUMNS = ("features", "position", "size", "protected", "anchor", "span", "frame", "segment", "key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,54 @@ class TokenTable:
         if features.shape[0] != len(self):
             raise StageError(f"{features.shape[0]} features for {len(self)} tokens")
         return replace(self, features=features)
+
+    def part(self, span: int) -> TokenTable:
+        """The rows of one span, in their order, as a table of its own."""
+        rows = (self.span == span).nonzero()[:, 0]
+        first = sum(self.layout.tokens_of(before) for before in range(span))
+        layout = self.layout.part(span)
+        place = torch.full_like(self.span, -1)
+        place[rows] = torch.arange(rows.shape[0], device=rows.device)
+        (row, column), values = self.origin.indices(), self.origin.values()
+        mine = place[row] >= 0  # rows of two spans are never mixed, so their origins lie inside
+        origin = torch.sparse_coo_tensor(
+            torch.stack([place[row[mine]], column[mine] - first]),
+            values[mine],
+            (rows.shape[0], layout.tokens),
+            check_invariants=True,
+        ).coalesce()
+        taken = {name: getattr(self, name)[rows] for name in COLUMNS}
+        return TokenTable(
+            **taken | {"span": torch.zeros_like(rows), "anchor": self.anchor[rows] - first},
+            origin=origin,
+            layout=layout,
+            added=tuple(layer[rows] for layer in self.added),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[TokenTable], layout: Layout) -> TokenTable:
+        """Tables of the spans of `layout`, one behind the other."""
+        first, rows = 0, 0
+        shifted, indices, values = [], [], []
+        for span, part in enumerate(parts):
+            shifted.append(
+                {name: getattr(part, name) for name in COLUMNS}
+                | {"span": torch.full_like(part.span, span), "anchor": part.anchor + first}
+            )
+            shift = torch.tensor([[rows], [first]], device=part.span.device)
+            indices.append(part.origin.indices() + shift)
+            values.append(part.origin.values())
+            first, rows = first + part.layout.tokens, rows + len(part)
+        return cls(
+            **{name: torch.cat([columns[name] for columns in shifted]) for name in COLUMNS},
+            origin=torch.sparse_coo_tensor(
+                torch.cat(indices, dim=1), torch.cat(values), (rows, first), check_invariants=True
+            ).coalesce(),
+            layout=layout,
+            added=tuple(
+                torch.cat(layers) for layers in zip(*(p.added for p in parts), strict=True)
+            ),
+        )
 
     def apply(self, decision: Decision) -> TokenTable:
         """Update every column at once.

@@ -105,6 +105,29 @@ class Given:
     protected_tokens: int
 
 
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A further question about the same pictures, answered on the same cache.
+
+    Attributes:
+        question: what was asked.
+        prompt_tokens: tokens that were read for it.
+        answer_ids: generated token ids.
+        answer: their text.
+        logits: (T, V) float32, those from which each token was chosen.
+        ttft_ms: time from the question to the first token of its answer.
+        decode_ms: time of each further token.
+    """
+
+    question: str
+    prompt_tokens: int
+    answer_ids: list[int]
+    answer: str
+    logits: Tensor
+    ttft_ms: float
+    decode_ms: list[float]
+
+
 @dataclass
 class Trace:
     """Everything that happened in one pass over one input.
@@ -118,6 +141,7 @@ class Trace:
         text_tokens: text tokens of the prompt.
         tower: what it did see, empty if it did not run.
         visual_tokens: visual tokens that each decoder layer processed in the prefill.
+        visual_by_span: the same for each picture or video of the prompt.
         sequence_tokens: all tokens that each decoder layer processed in the prefill.
         records: every decision in order.
         kv_entries: mean entries a KV head of each layer after prefill and cache policy.
@@ -126,6 +150,7 @@ class Trace:
         decode_kv_entries: for each decode step, entries read in each layer.
         answer_ids: generated token ids without the prompt.
         answer: text of the answer.
+        turns: further questions on the same cache.
         first_logits: (V,) float32, logits of the first answer token.
         timings: one for each measured pass, the first belongs to the reported decisions.
         peak_bytes: largest memory in use during the pass, None if it could not be measured.
@@ -146,6 +171,7 @@ class Trace:
     text_tokens: int = 0
     tower: list[TowerPass] = field(default_factory=list)
     visual_tokens: list[int] = field(default_factory=list)
+    visual_by_span: list[list[int]] = field(default_factory=list)
     sequence_tokens: list[int] = field(default_factory=list)
     records: list[StageRecord] = field(default_factory=list)
     kv_entries: list[float] = field(default_factory=list)
@@ -154,6 +180,7 @@ class Trace:
     decode_kv_entries: list[list[float]] = field(default_factory=list)
     answer_ids: list[int] = field(default_factory=list)
     answer: str = ""
+    turns: list[Turn] = field(default_factory=list)
     first_logits: Tensor | None = None
     timings: list[Timings] = field(default_factory=list)
     peak_bytes: int | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,63 +58,89 @@ class Decoded:
     entries: list[list[float]] = field(default_factory=list)
 
 
-def decode(
-    adapter: Adapter,
-    first_logits: Tensor,
-    next_position: Tensor,
-    cache: Any,
-    evictor: Evictor,
-    generation: Generation,
-    *,
-    renumbered: bool,
-    on_token: Callable[[list[int]], None] | None = None,
-) -> Decoded:
-    """Generate from the filled `cache`.
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """Generates from a filled cache, turn after turn.
 
-    Args:
+    Attributes:
         adapter: the model.
-        first_logits: (V,) logits of the first answer token.
-        next_position: (..., 1, 1) position id of that token.
         cache: a logical cache.
         evictor: cache policies.
         generation: how to choose tokens and when to stop.
         renumbered: each layer places the query at its own number of cached entries.
-        on_token: called with all ids so far after each token.
+        on_token: called with all ids of an answer so far after each token.
     """
-    decoded = Decoded()
-    choose = _chooser(generation, adapter.device)
-    stops = frozenset[int]() if generation.forced is not None else adapter.stop_ids()
-    logits = first_logits
-    with HookSet() as hooks:
-        for layer, block in enumerate(adapter.decoder_layers):
-            rows = next_position.shape[:-1] if renumbered else None
-            hooks.before(block, _step_hook(adapter, layer, cache.layers[layer], rows))
-        for step in range(generation.tokens):
-            token = choose(logits, step)
-            decoded.ids.append(token)
-            decoded.logits.append(logits.float())
-            if on_token is not None:
-                on_token(decoded.ids)
-            if token in stops or step + 1 == generation.tokens:
-                break
-            watch = Stopwatch(adapter.device)
-            decoded.entries.append([stored.entries for stored in cache.layers])
-            logits = _forward(adapter, token, next_position + step, cache)
-            evictor.after_token()
-            decoded.step_ms.append(watch.total_ms())
-    return decoded
 
+    adapter: Adapter
+    cache: Any
+    evictor: Evictor
+    generation: Generation
+    renumbered: bool
+    on_token: Callable[[list[int]], None] | None = None
 
-def _forward(adapter: Adapter, token: int, position_ids: Tensor, cache: Any) -> Tensor:
-    """(V,) logits after one more token."""
-    output = adapter.model(
-        input_ids=torch.tensor([[token]], device=adapter.device),
-        position_ids=position_ids,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    logits: Tensor = output.logits[0, -1]
-    return logits
+    def answer(self, first_logits: Tensor, next_position: Tensor) -> Decoded:
+        """Generate until the model stops or the bound is met.
+
+        Args:
+            first_logits: (V,) logits of the first answer token.
+            next_position: (..., 1, 1) position id of that token.
+        """
+        adapter, generation = self.adapter, self.generation
+        decoded = Decoded()
+        choose = _chooser(generation, adapter.device)
+        stops = frozenset[int]() if generation.forced is not None else adapter.stop_ids()
+        logits = first_logits
+        with self._hooks(next_position):
+            for step in range(generation.tokens):
+                token = choose(logits, step)
+                decoded.ids.append(token)
+                decoded.logits.append(logits.float())
+                if self.on_token is not None:
+                    self.on_token(decoded.ids)
+                if token in stops or step + 1 == generation.tokens:
+                    break
+                watch = Stopwatch(adapter.device)
+                decoded.entries.append([stored.entries for stored in self.cache.layers])
+                logits = self._forward(
+                    torch.tensor([[token]], device=adapter.device), next_position + step
+                )
+                self.evictor.after_token()
+                decoded.step_ms.append(watch.total_ms())
+        return decoded
+
+    def read(self, input_ids: Tensor, next_position: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the tokens of a further turn (1, T) behind what the cache holds.
+
+        Returns:
+            (V,) logits of the first token of the answer, and the (..., 1, 1) position id of that.
+        """
+        count = torch.arange(input_ids.shape[1], device=input_ids.device)
+        with self._hooks(next_position):
+            logits = self._forward(input_ids, next_position + count)
+        self.evictor.after_token()
+        return logits, next_position + input_ids.shape[1]
+
+    @contextmanager
+    def _hooks(self, next_position: Tensor) -> Iterator[None]:
+        """Masks and positions of every layer's own cache."""
+        rows = next_position.shape[:-1] if self.renumbered else None
+        with HookSet() as hooks:
+            for layer, block in enumerate(self.adapter.decoder_layers):
+                stored = self.cache.layers[layer]
+                hooks.before(block, _step_hook(self.adapter, layer, stored, rows))
+            yield
+
+    def _forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """(V,) logits behind the last of `input_ids` (1, T)."""
+        output = self.adapter.model(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[0, -1]
+        return logits
 
 
 def _step_hook(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from vtc_cli.core.errors import SignalError, StageError
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.shape import TowerPass
-from vtc_cli.core.signals import Produced, Producer
+from vtc_cli.core.signals import Produced, Producer, Signals
 from vtc_cli.core.stage import EncoderStage
 from vtc_cli.core.tokens import TokenTable
+from vtc_cli.core.trace import Trace
 from vtc_cli.engine.hooks import HookSet
 from vtc_cli.engine.relevance import own_relevance
+from vtc_cli.engine.spans import join_records
 from vtc_cli.engine.step import RowMap, Scene, decide
 from vtc_cli.engine.tap import AttentionTap, Capture
 from vtc_cli.models.support.base import Adapter
@@ -35,8 +37,29 @@ class Encoded:
 
 
 def encode(adapter: Adapter, prompt: Prompt, plan: Plan, scene: Scene) -> Encoded:
-    """Run tower and projector under the encoder stages of `plan`."""
-    return _Encoder(adapter, prompt, plan, scene).run()
+    """Run tower and projector under the encoder stages of `plan`.
+
+    Stages inside the tower leave each picture its own number of rows, so that several pictures then
+    go through it one by one.
+    """
+    inside = any(planned.stage.tower_layer is not None for planned in plan.encoder)
+    if len(prompt.seen) == 1 or not inside:
+        return _Encoder(adapter, prompt, plan, scene).run()
+    apart = []
+    for span in range(len(prompt.seen)):
+        part, alone = adapter.part(prompt, span), scene.of_span(span)
+        apart.append((_Encoder(adapter, part, plan, alone).run(), alone.trace))
+    return _together(prompt, apart, scene.trace)
+
+
+def _together(prompt: Prompt, apart: Sequence[tuple[Encoded, Trace]], trace: Trace) -> Encoded:
+    """Spans that were encoded one by one as if they had been encoded at once."""
+    parts = [encoded for encoded, _ in apart]
+    table = TokenTable.joined([part.table for part in parts], prompt.layout)
+    trace.tower.extend(tower for _, alone in apart for tower in alone.tower)
+    trace.records.extend(join_records([alone.records for _, alone in apart], prompt.layout))
+    carriers = {kind: c for part in parts for kind, c in part.output.carriers.items()}
+    return Encoded(table, EncoderOutput(table.features, carriers, prompt.kinds, table.added))
 
 
 class _Encoder:
@@ -110,10 +133,13 @@ class _Encoder:
             )
         lead, rows = hidden[:, : self._class_tokens], hidden[0, self._class_tokens :]
         table = self._current(rows)
-        signals = self._scene.signals(self._producers(), layer, None)
+        signals = self._signals(layer)
         decision, self._table = decide(planned, table, signals, self._scene)
         self._rows.select(decision.keep)
         return torch.cat([lead, self._table.features[None]], dim=1)
+
+    def _signals(self, layer: int) -> Signals:
+        return self._scene.signals(self._producers(), layer, None, spans=self._scene.span_counts())
 
     def _projector_hook(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -128,7 +154,7 @@ class _Encoder:
             self._before_projector = self._adapter.projector_rows(states, self._prompt)
         for planned in self._plan.encoder:
             if planned.stage.tower_layer is None:
-                signals = self._scene.signals(self._producers(), -1, None)
+                signals = self._signals(-1)
                 decision, table = decide(planned, table, signals, self._scene)
                 self._table = table
                 self._rows.select(decision.keep)

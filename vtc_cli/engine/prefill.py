@@ -232,7 +232,9 @@ class _Prefill:
             return hidden
         entering = len(self._entry.sequence.table)
         processed = tuple(len(sequence.table) for sequence in self._layers)
-        signals = self._scene.signals(self._producers(layer), layer, entering, processed)
+        tables = [sequence.table for sequence in self._layers]
+        spans = self._scene.span_counts(self._entry.sequence.table, tables)
+        signals = self._scene.signals(self._producers(layer), layer, entering, processed, spans)
         decision, table = decide(planned, table, signals, self._scene)
         if decision.is_identity:
             self._now = replace(self._now, table=table)

@@ -17,10 +17,10 @@ from vtc_cli.core.errors import MemoryExhaustedError
 from vtc_cli.core.observe import Observer
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.core.trace import Given, ModelFacts, Timings, Trace
+from vtc_cli.core.trace import Given, ModelFacts, Timings, Trace, Turn
 from vtc_cli.engine.cache import logical_cache
 from vtc_cli.engine.clock import PeakMemory, Stopwatch
-from vtc_cli.engine.decode import Decoded, Generation, decode
+from vtc_cli.engine.decode import Decoded, Decoder, Generation
 from vtc_cli.engine.encode import Encoded, encode
 from vtc_cli.engine.evict import Evictor
 from vtc_cli.engine.prefill import prefill, prefill_until_decided
@@ -45,6 +45,7 @@ class Request:
         tokens: visual tokens that enter the decoder in place of the tower's, for instance from a
             file; the encoder stages of `plan` are then taken as done.
         on_token: called with all ids so far after each token.
+        turns: further questions, each answered on the cache that the turns before left.
     """
 
     prompt: Prompt
@@ -54,11 +55,13 @@ class Request:
     observer: Observer | None = None
     tokens: TokenTable | None = None
     on_token: OnToken | None = None
+    turns: tuple[str, ...] = ()
 
     def again(self, answer_ids: list[int]) -> Request:
         """The same pass with a known answer and nothing to show or keep, for timing."""
         forced = replace(self.generation, forced=tuple(answer_ids))
-        return replace(self, generation=forced, capture=False, observer=None, on_token=None)
+        bare = replace(self, capture=False, observer=None, on_token=None, turns=())
+        return replace(bare, generation=forced)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Session:
         capture: bool = False,
         observer: Observer | None = None,
         tokens: TokenTable | None = None,
+        turns: tuple[str, ...] = (),
     ) -> Trace:
         """Answer `prompt` under `plan`; see `Request` for the options.
 
@@ -88,7 +92,7 @@ class Session:
         Raises:
             MemoryExhaustedError: the device has no memory left.
         """
-        request = Request(prompt, plan, generation, capture, observer, tokens, on_token)
+        request = Request(prompt, plan, generation, capture, observer, tokens, on_token, turns)
         trace = self._measured(request)
         if repeats > 1:
             again = request.again(trace.answer_ids)
@@ -183,20 +187,14 @@ class Session:
         evictor = Evictor(plan, scene, cache, entry.sequence, layers[-1])
         evictor.after_prompt()
         _note_lengths(trace, layers, cache)
-        decoded = decode(
-            adapter,
-            first,
-            entry.next_position,
-            cache,
-            evictor,
-            request.generation,
-            renumbered=renumbered,
-            on_token=request.on_token,
-        )
+        decoder = Decoder(adapter, cache, evictor, request.generation, renumbered, request.on_token)
+        decoded = decoder.answer(first, entry.next_position)
         timing.total_ms = watch.total_ms()
         timing.compression_ms = sum(r.decision_ms + r.signal_ms for r in trace.records)
         trace.final_kv_entries = [stored.entries for stored in cache.layers]
         trace.timings.append(timing)
+        if request.turns:
+            trace.turns = _further_turns(decoder, decoded, entry.next_position, request.turns)
         if request.capture:
             trace.captured = _features(encoded.table)
         return decoded
@@ -274,6 +272,33 @@ def _counts_anew(plan: Plan, prompt: Prompt) -> bool:
     return plan.positions == "renumbered" or (plan.positions == "entered" and plain)
 
 
+def _further_turns(
+    decoder: Decoder, decoded: Decoded, next_position: Tensor, questions: tuple[str, ...]
+) -> list[Turn]:
+    """Answer further questions on the cache as it stands."""
+    adapter, turns = decoder.adapter, []
+    position = next_position + len(decoded.ids) - 1  # of the last token, which no layer has read
+    for question in questions:
+        watch = Stopwatch(adapter.device)
+        ids = adapter.turn_ids(question, decoded.ids[-1])
+        logits, position = decoder.read(ids, position)
+        ttft_ms = watch.total_ms()
+        decoded = decoder.answer(logits, position)
+        position = position + len(decoded.ids) - 1
+        turns.append(
+            Turn(
+                question=question,
+                prompt_tokens=int(ids.shape[1]),
+                answer_ids=list(decoded.ids),
+                answer=adapter.text(decoded.ids),
+                logits=torch.stack(decoded.logits).cpu(),
+                ttft_ms=ttft_ms,
+                decode_ms=decoded.step_ms,
+            )
+        )
+    return turns
+
+
 def _given(table: TokenTable) -> Given:
     return Given(len(table), int(table.protected.sum()))
 
@@ -286,6 +311,10 @@ def _features(table: TokenTable) -> dict[str, Tensor]:
 def _note_lengths(trace: Trace, layers: list[Sequence], cache: Any) -> None:
     """What each layer processed and what its cache holds after the policies."""
     trace.visual_tokens = [len(sequence.table) for sequence in layers]
+    held = [sequence.table.span for sequence in layers]
+    trace.visual_by_span = [
+        [int((span == number).sum()) for span in held] for number in range(trace.layout.spans)
+    ]
     trace.sequence_tokens = [len(sequence) for sequence in layers]
     trace.kv_entries = [stored.entries for stored in cache.layers]
     trace.kv_bytes = sum(stored.bytes for stored in cache.layers)

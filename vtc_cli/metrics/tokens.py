@@ -24,6 +24,17 @@ class StageCount:
 
 
 @dataclass(frozen=True)
+class SpanCount:
+    """Visual tokens of one picture or video of a prompt; see `TokenCounts`."""
+
+    original: int
+    entering: int
+    layer_average: float
+    final: int
+    requested: float | None
+
+
+@dataclass(frozen=True)
 class TokenCounts:
     """What became of the visual tokens.
 
@@ -38,6 +49,7 @@ class TokenCounts:
         requested: layer average asked for, None without a budget.
         per_layer: visual tokens that each decoder layer processed.
         by_stage: one entry a decision, in order.
+        by_span: one entry a picture or video, empty where the prompt shows only one.
         warnings: stages that did nothing, with the reason if there is one.
     """
 
@@ -50,6 +62,7 @@ class TokenCounts:
     requested: float | None
     per_layer: tuple[int, ...]
     by_stage: tuple[StageCount, ...]
+    by_span: tuple[SpanCount, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -75,8 +88,29 @@ def token_counts(trace: Trace) -> TokenCounts:
         requested=trace.plan.requested,
         per_layer=per_layer,
         by_stage=stage_counts(trace),
+        by_span=_span_counts(trace),
         warnings=tuple(idle_warnings(trace)),
     )
+
+
+def _span_counts(trace: Trace) -> tuple[SpanCount, ...]:
+    """Counts of each picture and video, if there are several."""
+    layout = trace.layout
+    if layout.spans == 1 or not trace.visual_by_span:
+        return ()
+    counts = []
+    for span, per_layer in enumerate(trace.visual_by_span):
+        budget = trace.plan.budget_of(span, layout)
+        counts.append(
+            SpanCount(
+                original=layout.tokens_of(span),
+                entering=per_layer[0],
+                layer_average=fmean(per_layer),
+                final=per_layer[-1],
+                requested=None if budget is None else budget.layer_average,
+            )
+        )
+    return tuple(counts)
 
 
 def stage_counts(trace: Trace) -> tuple[StageCount, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from statistics import median
 from typing import Any
 
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
-from vtc_cli.core.trace import ModelFacts, Trace
+from vtc_cli.core.trace import ModelFacts, Trace, Turn
 from vtc_cli.metrics import fidelity
 from vtc_cli.metrics.flops import compression_flops, full_pass_flops, trace_flops
 from vtc_cli.metrics.information import information_by_stage, information_kept
@@ -44,6 +45,7 @@ def build_result(
     baseline_trace: Trace | None = None,
     nll: tuple[float, float] | None = None,
     tokens_file: TokensFileBlock | None = None,
+    more: Sequence[Media] = (),
 ) -> Result:
     """Measure a trace.
 
@@ -58,6 +60,7 @@ def build_result(
         baseline_trace: the full model on the same input, if it ran.
         nll: mean NLL of the full model's answer (compressed, full), nats a token, if measured.
         tokens_file: the file that the visual tokens came from, if they did.
+        more: further pictures and videos of the prompt.
     """
     baseline = None if baseline_trace is None else _baseline(trace, baseline_trace, nll)
     return Result.model_validate(
@@ -69,17 +72,26 @@ def build_result(
             "seed": seed,
             "model": model_block(trace.model),
             "recipe": recipe_block(trace.plan),
-            "input": input_facts(media) | {"question": question},
+            **_asked(trace, media, question, more),
             "tokens_file": tokens_file,
             **_measured(trace),
             "information": _information(trace, baseline_trace),
             "baseline": baseline,
             "verdict": _verdict(trace, baseline_trace),
-            "warnings": _warnings(trace, media),
+            "warnings": _warnings(trace, (media, *more)),
             "error": None,
             "environment": dict(trace.environment),
         }
     )
+
+
+def _asked(trace: Trace, media: Media, question: str, more: Sequence[Media]) -> dict[str, Any]:
+    """What was asked about what, and what further."""
+    return {
+        "input": input_facts(media) | {"question": question},
+        "more_inputs": [input_facts(each) for each in more],
+        "turns": [_turn(turn) for turn in trace.turns],
+    }
 
 
 def _information(trace: Trace, baseline: Trace | None) -> dict[str, Any] | None:
@@ -231,10 +243,19 @@ def _verdict(trace: Trace, full: Trace | None) -> str:
     return verdict(parts, ideal=ideal, achieved=achieved, compressed=compressed)
 
 
-def _warnings(trace: Trace, media: Media) -> list[str]:
+def _turn(turn: Turn) -> dict[str, Any]:
+    names = ("question", "prompt_tokens", "answer", "ttft_ms")
+    return {name: getattr(turn, name) for name in names} | {
+        "answer_tokens": len(turn.answer_ids),
+        "decode_per_token_ms": median(turn.decode_ms) if turn.decode_ms else None,
+    }
+
+
+def _warnings(trace: Trace, shown: Sequence[Media]) -> list[str]:
     """What the reader must know, each thing once."""
     found = [NO_TOWER] if trace.given else []
-    found += [*media.warnings, *trace.warnings, *token_counts(trace).warnings]
+    found += [text for media in shown for text in media.warnings]
+    found += [*trace.warnings, *token_counts(trace).warnings]
     times = latency(trace.timings)
     if times and times.outlier_passes:
         passes = ", ".join(str(place + 1) for place in times.outlier_passes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -80,6 +80,27 @@ class StageBlock(Block):
     protected: int
 
 
+class SpanBlock(Block):
+    """Counts of one picture or video of several."""
+
+    original: int
+    entering: int
+    layer_average: float
+    final: int
+    requested: float | None
+
+
+class TurnBlock(Block):
+    """A further question on the same cache; times are those of one pass."""
+
+    question: str
+    prompt_tokens: int
+    answer: str
+    answer_tokens: int
+    ttft_ms: float
+    decode_per_token_ms: float | None
+
+
 class TokensBlock(Block):
     """Counts of visual tokens; `gap` is achieved minus requested layer average.
 
@@ -96,6 +117,7 @@ class TokensBlock(Block):
     gap: float | None
     per_layer: list[int]
     by_stage: list[StageBlock]
+    by_span: list[SpanBlock] = Field(default_factory=list)
 
 
 class KvBlock(Block):
@@ -279,7 +301,9 @@ class Result(Head, Measured):
     model: ModelBlock
     recipe: RecipeBlock
     input: InputBlock
+    more_inputs: list[InputFacts] = Field(default_factory=list)
     tokens_file: TokensFileBlock | None = None
+    turns: list[TurnBlock] = Field(default_factory=list)
     baseline: BaselineBlock | None
     verdict: str
     warnings: list[str]

@@ -53,6 +53,8 @@ def _header(result: Result, width: int) -> RenderableType:
         f"{model.device} {model.dtype} {model.attention} · {model.weights}"
     )
     source = f"{media.path} {media.width}x{media.height}{clip}"
+    if result.more_inputs:
+        source += f" + {len(result.more_inputs)} more"
     if result.tokens_file is not None:
         source = f"{result.tokens_file.path}, tokens of {source}"
     right = f'{source} · "{media.question}"'
@@ -89,12 +91,37 @@ def _positions(result: Result) -> str:
 
 def _closing(result: Result) -> list[RenderableType]:
     """Fidelity, verdict and warnings."""
-    lines: list[RenderableType] = []
+    lines: list[RenderableType] = [*_spans(result), *_turns(result)]
     if result.baseline is not None:
         lines.append(Text(fidelity_line(result, result.baseline.fidelity)))
     lines.append(Text(result.verdict, style="bold"))
     lines += [Text(f"warning: {warning}", style="yellow") for warning in result.warnings]
     return lines
+
+
+def _spans(result: Result) -> list[RenderableType]:
+    """A line for each picture and video, if there are several."""
+    lines: list[RenderableType] = []
+    for number, span in enumerate(result.tokens.by_span):
+        source = result.input if number == 0 else result.more_inputs[number - 1]
+        asked = "" if span.requested is None else f" of {span.requested:.1f} asked"
+        lines.append(
+            Text(
+                f"{source.path}: {span.original} -> {span.entering} entering, "
+                f"{span.layer_average:.1f}{asked} (layer average), {span.final} final"
+            )
+        )
+    return [*lines, ""] if lines else []
+
+
+def _turns(result: Result) -> list[RenderableType]:
+    """Further questions and their answers."""
+    lines: list[RenderableType] = []
+    for turn in result.turns:
+        lines.append(Text(f'then "{turn.question}"'))
+        cost = f"  {turn.prompt_tokens} tokens read, first token after {turn.ttft_ms:.0f} ms"
+        lines.append(Text.assemble((turn.answer, f"bold {ACCENT}"), cost))
+    return [*lines, ""] if lines else []
 
 
 def fidelity_line(result: Result, fidelity: FidelityBlock) -> str:

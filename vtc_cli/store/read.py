@@ -16,9 +16,9 @@ from torch import Tensor
 from vtc_cli.core.decision import MARKS, Decision
 from vtc_cli.core.errors import StageError, TokenFileError, VtcError
 from vtc_cli.core.layout import Grid, Layout
-from vtc_cli.core.tokens import TokenTable
+from vtc_cli.core.tokens import COLUMNS, TokenTable
 from vtc_cli.store.head import FORMAT, FORMAT_VERSION, Head
-from vtc_cli.store.write import ADDED, COLUMNS, ENTERING
+from vtc_cli.store.write import ADDED, ENTERING
 
 ALLOWED = "a file that `vtc compress` wrote"
 AGAIN = "compress the picture again"

@@ -16,7 +16,7 @@ from vtc_cli.core.errors import VtcError
 from vtc_cli.core.files import temporary_beside
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
-from vtc_cli.core.tokens import TokenTable
+from vtc_cli.core.tokens import COLUMNS, TokenTable
 from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.store.head import (
     AskedPart,
@@ -30,7 +30,6 @@ from vtc_cli.store.head import (
     StagePart,
 )
 
-COLUMNS = ("features", "position", "size", "protected", "anchor", "span", "frame", "segment", "key")
 ADDED = "added."  # and the number of the decoder layer
 ENTERING = "entering."
 

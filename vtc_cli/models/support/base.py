@@ -188,6 +188,20 @@ class Adapter(ABC):
             warnings=(*self.prompt_warnings(input_ids), *_warnings(seen)),
         )
 
+    def turn_ids(self, question: str, last_id: int) -> Tensor:
+        """(1, T) ids that lead from an answer to the answer of a further question.
+
+        Args:
+            question: what is asked now.
+            last_id: last token of the answer, which comes first here; no second one like it follows
+                where the answer ended with the token that closes a turn.
+        """
+        text = self.parts.next_turn(self.fallback, question)
+        ids: list[int] = self.parts.tokenizer(text, add_special_tokens=False).input_ids
+        if ids and ids[0] == last_id:
+            ids = ids[1:]
+        return torch.tensor([[last_id, *ids]], dtype=torch.int64, device=self.device)
+
     def part(self, prompt: Prompt, span: int) -> Prompt:
         """What the tower needs of one picture or video of a prompt."""
         seen = (prompt.seen[span],)

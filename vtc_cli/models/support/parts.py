@@ -71,6 +71,26 @@ class Parts:
         )
         return text
 
+    def next_turn(self, fallback: str, question: str) -> str:
+        """The text between an answer and the answer to a further question.
+
+        Args:
+            fallback: format with `{visuals}` and `{question}`, for checkpoints without a template.
+            question: what is asked now.
+        """
+        if self.chat_template is None:
+            end = self.tokenizer.eos_token or ""
+            return end + fallback.format(visuals="", question=question)
+        mark = "<<answer>>"
+        turns = (("user", "?"), ("assistant", mark), ("user", question))
+        text: str = self.tokenizer.apply_chat_template(
+            [{"role": who, "content": [{"type": "text", "text": said}]} for who, said in turns],
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return text.rpartition(mark)[2]
+
 
 def prompt_ids(parts: Parts, fallback: str, seen: Sequence[Seen], question: str) -> Tensor:
     """(1, S) ids of the prompt, each marker replaced by what stands for its picture or video.
