@@ -120,6 +120,7 @@ class Trace:
         sequence_tokens: all tokens that each decoder layer processed in the prefill.
         records: every decision in order.
         kv_entries: mean entries a KV head of each layer after prefill and cache policy.
+        kv_text_entries: those of them that are text.
         kv_bytes: bytes of these entries over all layers.
         final_kv_entries: the same after the last generated token.
         decode_kv_entries: for each decode step, entries read in each layer.
@@ -147,6 +148,7 @@ class Trace:
     sequence_tokens: list[int] = field(default_factory=list)
     records: list[StageRecord] = field(default_factory=list)
     kv_entries: list[float] = field(default_factory=list)
+    kv_text_entries: list[float] = field(default_factory=list)
     kv_bytes: int = 0
     final_kv_entries: list[float] = field(default_factory=list)
     decode_kv_entries: list[list[float]] = field(default_factory=list)

@@ -13,6 +13,7 @@ from vtc_cli.engine.cache import LogicalLayer
 from vtc_cli.engine.clock import Stopwatch
 from vtc_cli.engine.evict import Evictor
 from vtc_cli.engine.hooks import HookSet
+from vtc_cli.engine.tap import AttentionTap
 from vtc_cli.models.support.base import Adapter
 
 
@@ -84,7 +85,8 @@ def decode(
     choose = _chooser(generation, adapter.device)
     stops = frozenset[int]() if generation.forced is not None else adapter.stop_ids()
     logits = first_logits
-    with HookSet() as hooks:
+    read = [(adapter.decoder_attention(layer), layer) for layer in evictor.reading]
+    with HookSet() as hooks, AttentionTap(read, adapter.decoder.config._attn_implementation) as tap:
         for layer, block in enumerate(adapter.decoder_layers):
             hooks.before(block, _step_hook(adapter, layer, cache.layers[layer], renumbered))
         for step in range(generation.tokens):
@@ -98,7 +100,7 @@ def decode(
             watch = Stopwatch(adapter.device)
             decoded.entries.append([stored.entries for stored in cache.layers])
             logits = _forward(adapter, token, next_position + step, cache)
-            evictor.after_token()
+            evictor.after_token(tap)
             decoded.step_ms.append(watch.total_ms())
     return decoded
 

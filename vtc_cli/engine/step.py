@@ -40,6 +40,7 @@ class Scene:
         layer: int,
         entering_tokens: int | None,
         processed_tokens: tuple[int, ...] = (),
+        prompt_entries: int | None = None,
     ) -> Signals:
         """A fresh view for one decision at `layer`."""
         return Signals(
@@ -51,6 +52,8 @@ class Scene:
             entering_tokens=entering_tokens,
             processed_tokens=processed_tokens,
             budget=self.budget,
+            cache_budget=self.trace.plan.cache_budget,
+            prompt_entries=prompt_entries,
             seed=self.seed,
             synchronize=lambda: synchronize(self.device),
         )
