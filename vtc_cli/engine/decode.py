@@ -49,12 +49,14 @@ class Decoded:
         ids: the answer's token ids.
         logits: for each of them the (V,) float32 logits it was chosen from.
         step_ms: time of each forward after the first token.
+        policies_ms: what each of these spent on cache policies, empty if none follows decoding.
         entries: for each forward the mean entries a head that each layer read.
     """
 
     ids: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
+    policies_ms: list[float] = field(default_factory=list)
     entries: list[list[float]] = field(default_factory=list)
 
 
@@ -100,7 +102,10 @@ def decode(
             watch = Stopwatch(adapter.device)
             decoded.entries.append([stored.entries for stored in cache.layers])
             logits = _forward(adapter, token, next_position + step, cache)
-            evictor.after_token(tap)
+            if evictor.follows:
+                watch.lap_ms()
+                evictor.after_token(tap)
+                decoded.policies_ms.append(watch.lap_ms())
             decoded.step_ms.append(watch.total_ms())
     return decoded
 

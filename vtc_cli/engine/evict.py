@@ -38,6 +38,7 @@ class Evictor:
 
     Attributes:
         reading: decoder layers whose attention is read while the answer grows.
+        follows: whether a policy goes on deciding while the answer grows.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Evictor:
         self._protected[final.entry[final.visual]] = final.table.protected
         asked = watches(plan, len(cache.layers))
         self.reading = [layer for layer, watch in asked.items() if watch.steps]
+        self.follows = any(planned.stage.every_step for planned in plan.decode)
         self._growing: dict[tuple[int, int], int] = {}  # policy and layer: place of the record
 
     def after_prompt(self) -> None:
@@ -85,18 +87,19 @@ class Evictor:
         records = self._scene.trace.records
         if key not in self._growing:
             self._growing[key] = len(records)
-            records.append(fresh)
+            records.append(replace(fresh, steps=1))
             return
         past = records[self._growing[key]]
-        decision = past.decision if fresh.decision.is_identity else fresh.decision
-        flops = past.decision.flops + fresh.decision.flops
+        idle = fresh.decision.is_identity
+        unused = fresh.decision if idle else past.decision
         records[self._growing[key]] = replace(
             fresh,
             before=past.before,
-            decision=replace(decision, flops=flops),
+            decision=past.decision if idle else fresh.decision,
             decision_ms=past.decision_ms + fresh.decision_ms,
             signal_ms=past.signal_ms + fresh.signal_ms,
-            signal_flops=past.signal_flops + fresh.signal_flops,
+            signal_flops=past.signal_flops + fresh.signal_flops + unused.flops,
+            steps=past.steps + 1,
         )
 
     def _apply(self, planned: Planned[DecodeStage], layer: int) -> StageRecord:
@@ -125,19 +128,20 @@ class Evictor:
         costs = [signals.cost for signals in views]
         asked_ms = sum(cost.ms for cost in costs)
         summed_ms, summed_flops = _cost_of_sums(planned, stored)
+        other_flops = sum(each[0].flops for each in decisions[1:])  # `decision` has the first's
         return StageRecord(
             stage=planned.name,
             phase="decode",
             layer=layer,
             before=round(before / heads),
             after=round(sum(int(flags.sum()) for flags in visual) / heads),
-            decision=replace(flat[0], flops=sum(each[0].flops for each in decisions)),
+            decision=flat[0],
             holder=None,
             anchor=self._anchor_of(kept[0][visual[0]]),
             protected_tokens=0,
             decision_ms=max(elapsed_ms - asked_ms, 0.0),
             signal_ms=asked_ms + summed_ms,
-            signal_flops=sum(cost.flops for cost in costs) + summed_flops,
+            signal_flops=sum(cost.flops for cost in costs) + summed_flops + other_flops,
             signals=tuple(dict.fromkeys(name for cost in costs for name in cost.names)),
         )
 

@@ -138,6 +138,8 @@ class ObservationWindow(DecodeStage):
     def _votes(self, votes: Tensor, kv_heads: int) -> Tensor:
         """(kv_heads, p) pooled and joined votes of `votes` (heads, p)."""
         pad = self.kernel // 2
+        if votes.shape[1] == 0:  # the window reaches over all that may leave
+            return votes[:kv_heads]
         if self.pool == "max":
             pooled = torch.nn.functional.max_pool1d(votes, self.kernel, 1, pad)
         else:

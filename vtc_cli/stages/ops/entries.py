@@ -56,8 +56,7 @@ def entry_decisions(
 
 
 def _note(entries: CacheEntries, stays: list[Tensor]) -> str:
-    """What a head holds afterwards, text apart; heads are alike in number."""
-    text = [int((~entries.visual[stay]).sum()) for stay in stays]
-    all_text = int((~entries.visual).sum())
+    """What a head holds afterwards, in the mean, and how much of it is text."""
+    text = sum(int((~entries.visual[stay]).sum()) for stay in stays) / len(stays)
     held = sum(int(stay.shape[0]) for stay in stays) / len(stays)
-    return f"{held:.0f} entries a head, {sum(text) / len(text):.0f} of {all_text} text"
+    return f"{held:.0f} entries a head, {text:.0f} text"
