@@ -95,8 +95,8 @@ class Timings:
     ttft_ms: float = 0.0
     compression_ms: float = 0.0
     decode_ms: list[float] = field(default_factory=list)
-    policies_ms: list[float] = field(default_factory=list)
     total_ms: float = 0.0
+    policies_ms: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
