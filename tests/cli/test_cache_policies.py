@@ -23,6 +23,19 @@ def run(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[Any, str]:
     return (json.loads(captured.out) if "--json" in more else captured.out), captured.err
 
 
+def test_where_text_stays_visual_entries_are_counted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "visual.yaml"
+    policy = "snapkv.observation_window: {window_tokens: 8, visual_only: true}"
+    recipe.write_text(f"name: visual\ndecode:\n  - {policy}\n", encoding="utf-8")
+    result, _ = run(capsys, "-r", str(recipe), "-b", "40", "--json")
+    kv, text = result["kv"], result["tokens"]["text"]
+    assert (kv["counts"], kv["requested"], kv["gap"]) == ("visual_entries", 40, 0)
+    assert kv["entries_per_layer"] == [text + 40] * 12
+    assert kv["text_entries_per_layer"] == [text] * 12
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_json_says_what_the_budget_counted(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     result, _ = run(capsys, "-r", name, "-b", "64", "--baseline", "--json")
