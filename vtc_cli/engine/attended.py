@@ -18,6 +18,7 @@ from vtc_cli.core.plan import Plan
 from vtc_cli.engine.tap import Capture
 
 BLOCK_VALUES = 1 << 24  # attention values made at once: 64 MiB
+BLOCK_ROWS = 128  # queries at once, so that a short prompt has no whole map either
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def column_sums(capture: Capture, block_values: int = BLOCK_VALUES) -> Tensor:
     """(heads, K) float32: softmax attention to each key, summed over all queries."""
     heads, queries, _ = capture.query.shape
     keys = int(capture.key.shape[1])
-    block = max(block_values // (heads * keys), 1)
+    block = max(min(block_values // (heads * keys), BLOCK_ROWS), 1)
     index = torch.arange(queries, device=capture.query.device)
     sums = torch.zeros(heads, keys, device=capture.query.device)
     for start in range(0, queries, block):
