@@ -127,8 +127,9 @@ def family_oracle(adapter: Adapter, hidden: Hidden, prompt_tokens: int) -> Itera
             columns = hidden.decode[layer][past - prompt_tokens]
             blocked[:, :prompt_tokens] |= columns.repeat_interleave(groups, 0)
         seen = seen & ~blocked[None, :, None] | (column == row)
-        lowest = torch.finfo(torch.float32).min
-        kwargs["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, lowest)
+        nothing = torch.zeros(seen.shape, dtype=args[0].dtype)
+        lowest = torch.finfo(nothing.dtype).min
+        kwargs["attention_mask"] = nothing.masked_fill(~seen, lowest)
         return args, kwargs
 
     blocks = adapter.decoder_layers

@@ -15,13 +15,15 @@ from vtc_cli.core.spectrum import information_contribution
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
 from vtc_cli.metrics.information import information_by_stage, information_kept
+from vtc_cli.metrics.tokens import token_counts
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.resolve import Budget, resolve
 
 RECIPES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-COMPRESSING = [name for name in RECIPES if name != "full"]
+CACHES = ["h2o", "snapkv", "streamingllm"]  # their budget counts cache entries
+COMPRESSING = [name for name in RECIPES if name not in ("full", *CACHES)]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,41 @@ def test_each_budget_is_met_and_the_run_repeats(
     again = answer(adapter, prompt, name, 64.0)
     assert torch.equal(trace.first_logits, again.first_logits)  # type: ignore[arg-type]
     assert trace.visual_tokens == again.visual_tokens
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_a_budget_of_cache_entries_is_met_and_the_run_repeats(
+    adapter: LlavaAdapter, prompt: Prompt, name: str
+) -> None:
+    full = answer(adapter, prompt, "full", None)
+    for budget in (192.0, 64.0):
+        trace = answer(adapter, prompt, name, budget)
+        assert trace.kv_entries == [budget] * 32
+        assert trace.visual_tokens == [576] * 32
+        assert torch.equal(trace.first_logits, full.first_logits)  # type: ignore[arg-type]
+    again = answer(adapter, prompt, name, 64.0)
+    assert again.answer_ids == trace.answer_ids
+    kept = [record.decision.keep.tolist() for record in trace.records]
+    assert kept == [record.decision.keep.tolist() for record in again.records]
+
+
+def test_published_cache_sizes_hold_a_whole_prompt_of_one_picture(
+    adapter: LlavaAdapter, prompt: Prompt
+) -> None:
+    """The papers speak of long texts: what they publish leaves nothing to evict here."""
+    for name, size in (("h2o", 2048.0), ("snapkv", 1024.0), ("streamingllm", 2004.0)):
+        trace = answer(adapter, prompt, name, size, fidelity="official")
+        assert trace.kv_entries == [trace.prompt_tokens] * 32
+        assert token_counts(trace).warnings
+    snap = plan_of_recipe(adapter, "snapkv", 4096.0, fidelity="official").decode[0].resolved
+    assert (snap["capacity_tokens"], snap["kernel"], snap["pool"]) == (4096, 7, "max")
+
+
+def test_h2o_without_a_budget_holds_a_fifth_of_the_prompt(
+    adapter: LlavaAdapter, prompt: Prompt
+) -> None:
+    trace = answer(adapter, prompt, "h2o", "default")
+    assert trace.kv_entries == [2 * int(0.1 * trace.prompt_tokens)] * 32
 
 
 def test_tokencarve_rules_the_cache_of_every_layer(adapter: LlavaAdapter, prompt: Prompt) -> None:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.stages.entries import entries, view
 from tests.stages.support import signals, table
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.discover import all_stages
-from vtc_cli.core.errors import VtcError
-from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage
+from vtc_cli.core.errors import BudgetError, VtcError
+from vtc_cli.core.stage import DecodeStage, EncoderStage, PrefillStage
 from vtc_cli.core.tokens import TokenTable
 
 STAGES = all_stages()
@@ -97,20 +98,20 @@ def test_a_blind_stage_is_not_moved_by_what_it_sees(name: str) -> None:
 
 @pytest.mark.parametrize("visual", [0, 1, 4])
 @pytest.mark.parametrize("name", CACHE_STAGES)
-def test_a_cache_policy_never_drops_text(name: str, visual: int) -> None:
+def test_a_cache_policy_drops_text_only_if_it_says_so(name: str, visual: int) -> None:
     stage: Any = STAGES[name]()
-    flags = torch.tensor([False] * 3 + [True] * visual + [False] * 2)
-    entries = CacheEntries(
-        layer=5,
-        kv_heads=2,
-        heads=(0, 1),
-        index=torch.arange(len(flags)),
-        visual=flags,
-        anchor=torch.where(flags, flags.cumsum(0) - 1, -1),
-        alive=~flags,
-        protected=torch.zeros_like(flags),
-    )
-    answer = stage.decide(entries, signals(table(torch.ones(4, 2), 2, 2).layout.only))
-    for decision in [answer] if isinstance(answer, Decision) else answer:
-        assert decision.is_pruning
-        assert set(decision.keep.tolist()) >= set((~flags).nonzero()[:, 0].tolist())
+    if stage.evicts_text:
+        stage = STAGES[name](visual_only=True)
+    assert not stage.evicts_text
+    seen = entries(visual + 5, range(3, visual + 3), heads=2)
+    attention = torch.rand(4, visual + 5)
+    for budget in (None, 1, 100) if stage.meets_budget else (None,):
+        signals = view(attention[:, None], attention, budget=budget)
+        try:
+            answer = stage.decide(seen, signals)
+        except BudgetError:
+            continue
+        for decision in [answer] if isinstance(answer, Decision) else answer:
+            assert decision.is_pruning
+            text = (~seen.visual).nonzero()[:, 0].tolist()
+            assert set(decision.keep.tolist()) >= set(text)

@@ -54,7 +54,12 @@ EndOption = Annotated[float | None, typer.Option(help="Seconds to end at.", rich
 ReaderOption = Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel=VIDEO)]
 BudgetOption = Annotated[
     str,
-    typer.Option("--budget", "-b", help="Tokens, `default` or `none`.", rich_help_panel=PLAN),
+    typer.Option(
+        "--budget",
+        "-b",
+        help="Tokens (cache entries if cache policies alone follow it), `default` or `none`.",
+        rich_help_panel=PLAN,
+    ),
 ]
 FidelityOption = Annotated[
     str | None, typer.Option(help="sound or official.", rich_help_panel=PLAN)

@@ -14,6 +14,7 @@ from vtc_cli.core.stage import DecodeStage, EncoderStage, PrefillStage, Stage
 StageT = TypeVar("StageT", bound=Stage)
 Positions = Literal["original", "entered", "renumbered"]
 Fidelity = Literal["sound", "official"]
+BudgetCounts = Literal["visual_tokens", "cache_entries", "visual_entries"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Plan:
         budget: the layer average to be met, or None.
         span_budgets: the layer average of each picture or video of the prompt, empty if they share
             `budget` by the numbers of their tokens.
-        requested: the budget as the user gave it, or None.
+        requested: the budget as the user gave it, or None; `budget_counts` says of what.
         warnings: what the reader must know about the plan.
     """
 
@@ -93,6 +94,32 @@ class Plan:
         if self.span_budgets:
             average = self.span_budgets[span]
         return replace(self.budget, layer_average=average)
+
+    @property
+    def budget_counts(self) -> BudgetCounts:
+        """What a requested budget counts.
+
+        Visual tokens, mean over layers, unless cache policies alone follow one. Then entries that
+        each layer and head holds after the prompt: all of them where text may be evicted too, else
+        the visual ones.
+        """
+        followers = [item.stage for item in self.stages if item.stage.meets_budget]
+        policies = [stage for stage in followers if isinstance(stage, DecodeStage)]
+        if not policies or len(policies) < len(followers):
+            return "visual_tokens"
+        wide = any(stage.evicts_text for stage in policies)
+        return "cache_entries" if wide else "visual_entries"
+
+    @property
+    def cache_budget(self) -> int | None:
+        """Entries that cache policies shall leave in each layer and head, None without a wish.
+
+        Under official fidelity the published settings stand in the stages themselves.
+        """
+        counts_tokens = self.budget_counts == "visual_tokens"
+        if self.requested is None or counts_tokens or self.fidelity == "official":
+            return None
+        return int(self.requested)
 
     @property
     def text_readers(self) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "attention_output": "(N, heads x head_dim) joined heads of the visual tokens, before o_proj",
     "attention_projection": "(N, d) the same after o_proj",
     "hidden": "(N, d) decoder layer output of the visual tokens",
+    "window_attention": "(heads, W, n) attention of the last W prompt rows to cached entries",
+    "received_attention": "(heads, n) attention cached entries received, summed over all queries",
 }
 
 # Where the axis of the tokens is not the first, and signals that have none.
@@ -38,11 +40,21 @@ OF_NO_TOKEN = frozenset({"text_embeddings"})
 
 # Signals that depend on the question. The others are of the visual tokens alone: these stand before
 # the question, and a causal decoder lets them see nothing behind them.
-TEXT_SIGNALS = frozenset({"text_embeddings", "attention_rows", "frame_relevance"})
+TEXT_SIGNALS = frozenset(
+    {
+        "text_embeddings",
+        "attention_rows",
+        "frame_relevance",
+        "window_attention",
+        "received_attention",
+    }
+)
 
 # Signals that the engine makes of others: a family that provides those has these too.
 DERIVED_SIGNALS: Mapping[str, frozenset[str]] = {
     "frame_relevance": frozenset({"projected_features", "text_embeddings"}),
+    "window_attention": frozenset({"attention_rows"}),
+    "received_attention": frozenset({"attention_rows"}),
 }
 
 
@@ -99,6 +111,9 @@ class Signals:
         entering_tokens: visual tokens that entered decoder layer 0; None before that is known.
         processed_tokens: visual tokens that each decoder layer before this one has processed.
         budget: the layer average asked for, or None.
+        cache_budget: entries asked for in each layer's cache, or None.
+        prompt_entries: entries that the layer's cache held after the prompt, before any policy;
+            None outside the cache.
         generator: seeded source of randomness on the CPU.
         cost: what was spent so far.
     """
@@ -114,6 +129,8 @@ class Signals:
         entering_tokens: int | None = None,
         processed_tokens: tuple[int, ...] = (),
         budget: LayerBudget | None = None,
+        cache_budget: int | None = None,
+        prompt_entries: int | None = None,
         seed: int = 0,
         spans: tuple[SpanCounts, ...] = (),
         synchronize: Callable[[], None] = lambda: None,
@@ -131,6 +148,8 @@ class Signals:
         self.budget = budget
         self._spans = spans
         self._seed = seed
+        self.cache_budget = cache_budget
+        self.prompt_entries = prompt_entries
         self.generator = torch.Generator().manual_seed(seed)
         self.cost = SignalCost()
 
@@ -223,6 +242,23 @@ class Signals:
     def hidden(self) -> Tensor:
         """(N, d): output of the layer before."""
         return self._value("hidden")
+
+    def window_attention(self, rows: int) -> Tensor:
+        """(heads, W, n) float32: softmax rows of the last `rows` prompt tokens, W of them there.
+
+        Rows and entries are those of the layer itself. The query heads are those that read the
+        entries; the softmax ran over the whole prompt, so rows of a cut cache do not sum to 1. A
+        policy may ask for no more than its `observed_rows`.
+        """
+        return self._value("window_attention", rows=rows)
+
+    def received_attention(self) -> Tensor:
+        """(heads, n) float32: attention each cached entry received from all queries so far.
+
+        The query heads are those that read the entries. While the answer grows only the signal of a
+        policy that decides at every step goes on counting.
+        """
+        return self._value("received_attention")
 
     def source_of(self, name: str) -> str:
         """What the signal `name`, asked for before, was made of; empty if there is one way only."""

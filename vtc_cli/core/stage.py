@@ -134,11 +134,23 @@ class DecodeStage(Stage):
 
     Class attributes:
         every_step: False decides once, after the prompt; True also after each generated token.
+        meets_budget: whether the policy follows `signals.cache_budget`: entries that each layer
+            and head goes on holding, text included if the policy `evicts_text`, else visual ones.
     """
 
     phase: ClassVar[Phase] = "decode"
     every_step: ClassVar[bool] = False
     first_layer: int = parameter(0, "first decoder layer the policy touches", layer_of="llm")
+
+    @property
+    def evicts_text(self) -> bool:
+        """Whether text may leave the cache too; without this promise the engine refuses it."""
+        return False
+
+    @property
+    def observed_rows(self) -> int:
+        """Last rows of the prompt whose `window_attention` the policy asks for."""
+        return 0
 
     @abstractmethod
     def decide(self, entries: CacheEntries, signals: Signals) -> Decision | tuple[Decision, ...]:

@@ -55,8 +55,12 @@ class StageRecord:
         protected_tokens: visual tokens marked as protected afterwards.
         decision_ms: time of `decide` without its signals.
         signal_ms: time of its signals.
-        signal_flops: operations of its signals.
+        signal_flops: operations of its signals, and those of decisions that `decision` leaves out
+            (of other heads, of other steps).
         signals: names of the signals it asked for.
+        steps: 0 for one decision; for a cache policy that follows decoding the decisions after
+            generated tokens that are joined here: `before` that of the first, `decision` the last
+            one that changed something, costs those of all.
     """
 
     stage: str
@@ -72,6 +76,7 @@ class StageRecord:
     signal_ms: float
     signal_flops: int
     signals: tuple[str, ...]
+    steps: int = 0
 
 
 @dataclass
@@ -81,7 +86,8 @@ class Timings:
     `vision_ms` is tower and projector, `prefill_ms` the decoder over the prompt and `ttft_ms` the
     time from the encoder's start to the first token; signals and decisions are inside these and
     listed once more in `compression_ms`. Where the tokens were given, no tower runs: `vision_ms` is
-    None and `ttft_ms` begins when they enter.
+    None and `ttft_ms` begins when they enter. `policies_ms` is what each of `decode_ms` spent on
+    cache policies that follow decoding, empty without any.
     """
 
     vision_ms: float | None = 0.0
@@ -90,6 +96,7 @@ class Timings:
     compression_ms: float = 0.0
     decode_ms: list[float] = field(default_factory=list)
     total_ms: float = 0.0
+    policies_ms: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,7 @@ class Trace:
         sequence_tokens: all tokens that each decoder layer processed in the prefill.
         records: every decision in order.
         kv_entries: mean entries a KV head of each layer after prefill and cache policy.
+        kv_text_entries: those of them that are text.
         kv_bytes: bytes of these entries over all layers.
         final_kv_entries: the same after the last generated token.
         decode_kv_entries: for each decode step, entries read in each layer.
@@ -175,6 +183,7 @@ class Trace:
     sequence_tokens: list[int] = field(default_factory=list)
     records: list[StageRecord] = field(default_factory=list)
     kv_entries: list[float] = field(default_factory=list)
+    kv_text_entries: list[float] = field(default_factory=list)
     kv_bytes: int = 0
     final_kv_entries: list[float] = field(default_factory=list)
     decode_kv_entries: list[list[float]] = field(default_factory=list)

@@ -14,6 +14,7 @@ from vtc_cli.engine.cache import LogicalLayer
 from vtc_cli.engine.clock import Stopwatch
 from vtc_cli.engine.evict import Evictor
 from vtc_cli.engine.hooks import HookSet
+from vtc_cli.engine.tap import AttentionTap
 from vtc_cli.models.support.base import Adapter
 
 
@@ -49,12 +50,14 @@ class Decoded:
         ids: the answer's token ids.
         logits: for each of them the (V,) float32 logits it was chosen from.
         step_ms: time of each forward after the first token.
+        policies_ms: what each of these spent on cache policies, empty if none follows decoding.
         entries: for each forward the mean entries a head that each layer read.
     """
 
     ids: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
+    policies_ms: list[float] = field(default_factory=list)
     entries: list[list[float]] = field(default_factory=list)
 
 
@@ -90,7 +93,7 @@ class Decoder:
         choose = _chooser(generation, adapter.device)
         stops = frozenset[int]() if generation.forced is not None else adapter.stop_ids()
         logits = first_logits
-        with self._hooks(next_position):
+        with self._hooks(next_position) as tap:
             for step in range(generation.tokens):
                 token = choose(logits, step)
                 decoded.ids.append(token)
@@ -99,14 +102,21 @@ class Decoder:
                     self.on_token(decoded.ids)
                 if token in stops or step + 1 == generation.tokens:
                     break
-                watch = Stopwatch(adapter.device)
-                decoded.entries.append([stored.entries for stored in self.cache.layers])
-                logits = self._forward(
-                    torch.tensor([[token]], device=adapter.device), next_position + step
-                )
-                self.evictor.after_token()
-                decoded.step_ms.append(watch.total_ms())
+                logits = self._step(decoded, token, next_position + step, tap)
         return decoded
+
+    def _step(self, decoded: Decoded, token: int, position: Tensor, tap: AttentionTap) -> Tensor:
+        """One more token through the model and the policies; its (V,) logits."""
+        watch = Stopwatch(self.adapter.device)
+        decoded.entries.append([stored.entries for stored in self.cache.layers])
+        ids = torch.tensor([[token]], device=self.adapter.device)
+        logits = self._forward(ids, position)
+        if self.evictor.follows:
+            watch.lap_ms()
+            self.evictor.after_token(tap)
+            decoded.policies_ms.append(watch.lap_ms())
+        decoded.step_ms.append(watch.total_ms())
+        return logits
 
     def read(self, input_ids: Tensor, next_position: Tensor) -> tuple[Tensor, Tensor]:
         """Read the tokens of a further turn (1, T) behind what the cache holds.
@@ -115,20 +125,22 @@ class Decoder:
             (V,) logits of the first token of the answer, and the (..., 1, 1) position id of that.
         """
         count = torch.arange(input_ids.shape[1], device=input_ids.device)
-        with self._hooks(next_position):
+        with self._hooks(next_position) as tap:
             logits = self._forward(input_ids, next_position + count)
-        self.evictor.after_token()
+            self.evictor.after_token(tap)
         return logits, next_position + input_ids.shape[1]
 
     @contextmanager
-    def _hooks(self, next_position: Tensor) -> Iterator[None]:
-        """Masks and positions of every layer's own cache."""
+    def _hooks(self, next_position: Tensor) -> Iterator[AttentionTap]:
+        """Masks and positions of each layer's own cache; what policies read of its attention."""
+        adapter = self.adapter
         rows = next_position.shape[:-1] if self.renumbered else None
-        with HookSet() as hooks:
-            for layer, block in enumerate(self.adapter.decoder_layers):
-                stored = self.cache.layers[layer]
-                hooks.before(block, _step_hook(self.adapter, layer, stored, rows))
-            yield
+        read = [(adapter.decoder_attention(layer), layer) for layer in self.evictor.reading]
+        attention = adapter.decoder.config._attn_implementation
+        with HookSet() as hooks, AttentionTap(read, attention) as tap:
+            for layer, block in enumerate(adapter.decoder_layers):
+                hooks.before(block, _step_hook(adapter, layer, self.cache.layers[layer], rows))
+            yield tap
 
     def _forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """(V,) logits behind the last of `input_ids` (1, T)."""

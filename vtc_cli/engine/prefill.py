@@ -17,6 +17,8 @@ from vtc_cli.core.observe import LayerView, Observer
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.signals import Produced, Producer, Queries
 from vtc_cli.core.stage import PrefillStage
+from vtc_cli.engine.attended import Received, Watch, last_rows, watches
+from vtc_cli.engine.clock import synchronize
 from vtc_cli.engine.encode import Encoded
 from vtc_cli.engine.hooks import HookSet
 from vtc_cli.engine.sequence import Entry, Sequence
@@ -118,12 +120,17 @@ class _Prefill:
         self._fits: dict[int, tuple[Any, Any]] = {}  # arguments that layers share, whole and cut
         self._renumbered = plan.positions == "renumbered"
         self._watched = self._signal_layers()
-        wanted = [(adapter.decoder_attention(layer), layer) for layer in self._watched]
-        self._tap = AttentionTap(wanted, adapter.decoder.config._attn_implementation)
+        self._tap = self._tap_of(self._watched)
 
     def run(self, encoded: Encoded, cache: Any) -> tuple[Tensor, list[Sequence]]:
         """Run the model once over the prompt."""
-        output = self._forward(encoded, cache)
+        asked = watches(self._plan, len(self._adapter.decoder_layers))
+        self._tap = self._tap_of(self._watched | set(asked))
+        with HookSet() as hooks:
+            for layer, watch in asked.items():
+                hook = self._watching_hook(cache.layers[layer], layer, watch)
+                hooks.after(self._adapter.decoder_layers[layer], hook)
+            output = self._forward(encoded, cache)
         for stored, sequence in zip(cache.layers, self._layers, strict=True):
             stored.relabel(sequence.entry, len(self._entry.sequence))
         return output.logits[0, -1], self._layers
@@ -137,6 +144,10 @@ class _Prefill:
             with suppress(_DecidedError):
                 self._forward(encoded, cache)
         return self._now
+
+    def _tap_of(self, layers: set[int]) -> AttentionTap:
+        wanted = [(self._adapter.decoder_attention(layer), layer) for layer in sorted(layers)]
+        return AttentionTap(wanted, self._adapter.decoder.config._attn_implementation)
 
     def _forward(self, encoded: Encoded, cache: Any) -> Any:
         table = encoded.table
@@ -205,6 +216,19 @@ class _Prefill:
             hidden = output[0] if isinstance(output, tuple) else output
             view = self._view(observer, layer, hidden)
             self._scene.trace.observed.append(observer.reduce(view))
+
+        return hook
+
+    def _watching_hook(self, stored: Any, layer: int, watch: Watch) -> Any:
+        """Keep what cache policies will ask about the attention of a layer."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            capture = self._tap.captures[layer]
+            if watch.rows:
+                stored.last_rows = last_rows(capture, watch.rows)
+            if watch.sums:
+                stored.received = Received(lambda: synchronize(self._scene.device))
+                stored.received.start(capture)
 
         return hook
 
@@ -288,7 +312,7 @@ class _Prefill:
             "text_embeddings": self._text_embeddings,
         }
         capture = self._tap.captures.get(layer - 1)
-        if capture is not None:
+        if capture is not None and layer - 1 in self._watched:
             rows = self._rows.rows(layer - 1)
             visual = rows[self._now.visual]
             producers["attention_rows"] = lambda queries: self._attention_rows(

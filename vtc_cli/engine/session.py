@@ -168,6 +168,7 @@ class Session:
         trace.answer = self.adapter.text(decoded.ids)
         trace.decode_kv_entries = decoded.entries
         trace.timings[0].decode_ms = decoded.step_ms
+        trace.timings[0].policies_ms = decoded.policies_ms
         return trace, decoded
 
     def _flow(self, request: Request, scene: Scene) -> Decoded:

@@ -43,6 +43,7 @@ class Scene:
         entering_tokens: int | None,
         processed_tokens: tuple[int, ...] = (),
         spans: tuple[SpanCounts, ...] = (),
+        prompt_entries: int | None = None,
     ) -> Signals:
         """A fresh view for one decision at `layer`."""
         return Signals(
@@ -54,6 +55,8 @@ class Scene:
             entering_tokens=entering_tokens,
             processed_tokens=processed_tokens,
             budget=self.budget,
+            cache_budget=self.trace.plan.cache_budget,
+            prompt_entries=prompt_entries,
             seed=self.seed,
             spans=spans,
             synchronize=lambda: synchronize(self.device),

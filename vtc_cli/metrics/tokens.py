@@ -46,7 +46,7 @@ class TokenCounts:
             pruning at its output: how the official MustDrop code counts its average.
         final: visual tokens that the last decoder layer processed.
         text: text tokens of the prompt.
-        requested: layer average asked for, None without a budget.
+        requested: layer average asked for, None without a budget or if it counts cache entries.
         per_layer: visual tokens that each decoder layer processed.
         by_stage: one entry a decision, in order.
         by_span: one entry a picture or video, empty where the prompt shows only one.
@@ -78,6 +78,7 @@ def token_counts(trace: Trace) -> TokenCounts:
     tokens" of FastV-like papers.
     """
     per_layer = tuple(trace.visual_tokens)
+    counts_tokens = trace.plan.budget_counts == "visual_tokens"
     return TokenCounts(
         original=trace.original_tokens,
         entering=per_layer[0] if per_layer else 0,
@@ -85,7 +86,7 @@ def token_counts(trace: Trace) -> TokenCounts:
         leaving_average=fmean((*per_layer[1:], per_layer[-1])) if per_layer else 0.0,
         final=per_layer[-1] if per_layer else 0,
         text=trace.text_tokens,
-        requested=trace.plan.requested,
+        requested=trace.plan.requested if counts_tokens else None,
         per_layer=per_layer,
         by_stage=stage_counts(trace),
         by_span=_span_counts(trace),
@@ -157,12 +158,16 @@ def _layers(places: list[int]) -> str:
 
 
 def _stage_count(record: StageRecord) -> StageCount:
+    note = record.decision.note
+    if record.steps:
+        tokens = "token" if record.steps == 1 else "tokens"
+        note = f"after {record.steps} {tokens}" + (f": {note}" if note else "")
     return StageCount(
         stage=record.stage,
         phase=record.phase,
         layer=record.layer,
         before=record.before,
         after=record.after,
-        note=record.decision.note,
+        note=note,
         protected=record.protected_tokens,
     )

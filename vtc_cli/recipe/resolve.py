@@ -11,7 +11,7 @@ from vtc_cli.core.errors import BudgetError, RecipeError, SignalError, VtcError
 from vtc_cli.core.plan import Fidelity, Plan, Planned, Positions
 from vtc_cli.core.shape import ModelShape
 from vtc_cli.core.signals import with_derived
-from vtc_cli.core.stage import EncoderStage, PrefillStage, Stage
+from vtc_cli.core.stage import DecodeStage, EncoderStage, PrefillStage, Stage
 from vtc_cli.recipe.layers import Scaled, literal_layers, scale_layers
 from vtc_cli.recipe.load import Recipe, StageUse
 from vtc_cli.recipe.parameters import (
@@ -111,7 +111,11 @@ def _check_budget(
     if not recipe.stages:
         allowed = f"no budget: {recipe.file.name} compresses nothing"
         raise BudgetError(found, where=where, allowed=allowed, hint="choose another recipe")
-    if not 1 <= requested <= original_tokens:
+    followers = [use.cls for use in recipe.stages if use.cls.meets_budget]
+    in_cache = bool(followers) and all(issubclass(cls, DecodeStage) for cls in followers)
+    if in_cache and (requested < 1 or requested % 1):
+        raise BudgetError(found, where=where, allowed="a whole number of cache entries, from 1 on")
+    if not in_cache and not 1 <= requested <= original_tokens:
         raise BudgetError(found, where=where, allowed=f"1..{original_tokens} for this input")
     if fidelity == "official":
         if requested not in recipe.file.budgets:
@@ -119,7 +123,7 @@ def _check_budget(
             allowed = f"the published settings: {published}" if published else "none is published"
             hint = "--fidelity sound meets any budget"
             raise BudgetError(found, where=where, allowed=allowed, hint=hint)
-    elif not any(use.cls.meets_budget for use in recipe.stages):
+    elif not followers:
         names = ", ".join(use.name for use in recipe.stages)
         allowed = f"no budget: none of the stages follows one ({names})"
         hint = "set their hyper-parameters, or --fidelity official for published settings"
@@ -209,6 +213,8 @@ def _layer_budget(target: _Target, planned: Sequence[Planned[Any]]) -> LayerBudg
     if target.requested is None or target.fidelity == "official":
         return None
     stages = [item.stage for item in planned]
+    if not any(stage.meets_budget for stage in stages if not isinstance(stage, DecodeStage)):
+        return None  # cache policies alone follow it, and they are given `Plan.cache_budget`
     prune_layers = {
         layer
         for stage in stages

@@ -13,8 +13,8 @@ from vtc_cli.core.trace import ModelFacts, Trace, Turn
 from vtc_cli.metrics import fidelity
 from vtc_cli.metrics.flops import compression_flops, full_pass_flops, trace_flops
 from vtc_cli.metrics.information import information_by_stage, information_kept
-from vtc_cli.metrics.kv import full_kv_bytes
-from vtc_cli.metrics.latency import Latency, first_token_parts, latency, verdict
+from vtc_cli.metrics.kv import cache_budget, cuts_cache_alone, full_kv_bytes
+from vtc_cli.metrics.latency import Latency, cache_verdict, first_token_parts, latency, verdict
 from vtc_cli.metrics.layers import LayerFigures
 from vtc_cli.metrics.rank import Ranks
 from vtc_cli.metrics.tokens import token_counts
@@ -30,7 +30,15 @@ NO_TOWER = (
     "the tokens came from a file and the vision tower did not run: its time is not known, its "
     "operations are 0, and the time to the first token begins when the tokens enter the decoder"
 )
-TIMES = ("vision", "compression", "prefill", "ttft", "decode_per_token", "total")
+TIMES = (
+    "vision",
+    "compression",
+    "prefill",
+    "ttft",
+    "decode_per_token",
+    "policies_per_token",
+    "total",
+)
 
 
 def build_result(
@@ -169,12 +177,21 @@ def _tokens(trace: Trace) -> dict[str, Any]:
 
 
 def _kv(trace: Trace) -> dict[str, Any]:
-    facts = trace.model
+    budget = cache_budget(trace)
     return {
         "bytes": trace.kv_bytes,
-        "full_bytes": full_kv_bytes(facts.shape.decoder, trace.prompt_tokens, facts.dtype),
+        "full_bytes": _full_kv_bytes(trace),
         "entries_per_layer": trace.kv_entries,
+        "text_entries_per_layer": trace.kv_text_entries or None,
+        "counts": budget and budget.counts,
+        "requested": budget and budget.requested,
+        "gap": budget and budget.gap_entries,
     }
+
+
+def _full_kv_bytes(trace: Trace) -> int:
+    facts = trace.model
+    return full_kv_bytes(facts.shape.decoder, trace.prompt_tokens, facts.dtype)
 
 
 def _flops(trace: Trace) -> dict[str, Any]:
@@ -234,6 +251,8 @@ def _fidelity(trace: Trace, full: Trace, nll: tuple[float, float] | None) -> Fid
 def _verdict(trace: Trace, full: Trace | None) -> str:
     expected = full_pass_flops(trace)
     mine, theirs = latency(trace.timings), latency(full.timings) if full else None
+    if cuts_cache_alone(trace):
+        return _cache_verdict(trace, mine, theirs)
     achieved = None
     if mine and theirs and mine.prefill.median_ms > 0:
         achieved = theirs.prefill.median_ms / mine.prefill.median_ms
@@ -249,6 +268,13 @@ def _turn(turn: Turn) -> dict[str, Any]:
         "answer_tokens": len(turn.answer_ids),
         "decode_per_token_ms": median(turn.decode_ms) if turn.decode_ms else None,
     }
+
+
+def _cache_verdict(trace: Trace, mine: Latency | None, theirs: Latency | None) -> str:
+    steps = [times.decode_per_token if times else None for times in (mine, theirs)]
+    achieved = steps[1].median_ms / steps[0].median_ms if steps[0] and steps[1] else None
+    ratio = trace.kv_bytes / _full_kv_bytes(trace)
+    return cache_verdict(first_token_parts(trace), kv_ratio=ratio, achieved=achieved)
 
 
 def _warnings(trace: Trace, shown: Sequence[Media]) -> list[str]:

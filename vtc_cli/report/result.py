@@ -121,11 +121,20 @@ class TokensBlock(Block):
 
 
 class KvBlock(Block):
-    """Key/value cache after the prompt and the cache policies."""
+    """Key/value cache after the prompt and the cache policies.
+
+    `entries_per_layer` and, of them, `text_entries_per_layer` are means over heads. A budget that
+    cache policies follow is `requested`, in what `counts` says, a layer and head; `gap` is achieved
+    minus requested, mean over layers.
+    """
 
     bytes: int
     full_bytes: int
     entries_per_layer: list[float]
+    text_entries_per_layer: list[float] | None
+    counts: Literal["cache_entries", "visual_entries"] | None
+    requested: float | None
+    gap: float | None
 
 
 class FullFlops(Block):
@@ -160,6 +169,7 @@ class SpreadBlock(Block):
     prefill: float | None
     ttft: float | None
     decode_per_token: float | None
+    policies_per_token: float | None
     total: float | None
 
 
@@ -179,6 +189,7 @@ class TimeBlock(Block):
     prefill: float | None
     ttft: float | None
     decode_per_token: float | None
+    policies_per_token: float | None
     total: float | None
     repeats: int
     spread: SpreadBlock | None

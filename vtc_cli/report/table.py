@@ -71,6 +71,8 @@ def _header(result: Result, width: int) -> RenderableType:
 def budget_line(result: Result) -> str:
     """Requested and achieved budget with the other counts."""
     tokens = result.tokens
+    if result.kv.requested is not None:
+        return _cache_budget_line(result)
     counts = f"{tokens.entering} entering, {tokens.final} final"
     if tokens.requested is None or tokens.gap is None:
         return f"{tokens.layer_average:.1f} visual tokens (layer average), {counts}"
@@ -81,6 +83,18 @@ def budget_line(result: Result) -> str:
     return (
         f"budget {tokens.requested:g} -> achieved {tokens.layer_average:.1f} "
         f"(layer average, {gap}), {counted}{counts}"
+    )
+
+
+def _cache_budget_line(result: Result) -> str:
+    """The same where the budget is one of cache entries."""
+    tokens, kv = result.tokens, result.kv
+    requested, off = kv.requested or 0.0, kv.gap or 0.0
+    gap = f"gap {off:+.1f}" if abs(off) >= 0.05 else "met"
+    what = "cache entries" if kv.counts == "cache_entries" else "visual cache entries"
+    return (
+        f"budget {requested:g} {what} a layer and head -> achieved {requested + off:.1f} ({gap}), "
+        f"{tokens.layer_average:.1f} visual tokens in the prefill (layer average)"
     )
 
 
@@ -129,11 +143,18 @@ def fidelity_line(result: Result, fidelity: FidelityBlock) -> str:
     parts = [] if result.model.weights == "random" else [_answer_change(result, fidelity)]
     if fidelity.kl_first_token is not None:
         parts.append(f"KL {significant(fidelity.kl_first_token)} nats")
-    if fidelity.top1_agree is not None:
+    if fidelity.top1_agree is not None and _acts_later(result):
+        parts.append("the first token comes before the cache is cut")
+    elif fidelity.top1_agree is not None:
         parts.append("top-1 agrees" if fidelity.top1_agree else "top-1 differs")
     if fidelity.answer_nll_delta is not None:
         parts.append(f"NLL of the full answer {fidelity.answer_nll_delta:+.3f} nats a token")
     return " · ".join(parts)
+
+
+def _acts_later(result: Result) -> bool:
+    """Whether only cache policies acted."""
+    return {stage.phase for stage in result.tokens.by_stage} == {"decode"}
 
 
 def _answer_change(result: Result, fidelity: FidelityBlock) -> str:
