@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from vtc_cli.commands.relevance import scored
 from vtc_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from vtc_cli.engine.decode import Generation
     from vtc_cli.engine.session import Session
     from vtc_cli.models.support.base import Prompt
+    from vtc_cli.models.support.relevance import Pair
     from vtc_cli.recipe.load import Recipe
     from vtc_cli.report.result import TokensFileBlock
 
@@ -131,6 +133,7 @@ def do_job(
     options: PlanOptions,
     generation: Generation,
     *,
+    pair: Pair | None = None,
     repeats: int = 1,
     baseline: bool = False,
     observer: Observer | None = None,
@@ -138,10 +141,10 @@ def do_job(
 ) -> Outcome:
     """Answer one question and, with `baseline`, let the full model answer beside it.
 
-    With an `observer` each of them is looked at in a pass of its own, so that no time or memory
-    that is reported comes from a pass under observation.
+    With a `pair` that one scores the frames. With an `observer` each of them is looked at in a pass
+    of its own, so that no time or memory that is reported comes from a pass under observation.
     """
-    prompt = session.adapter.prepare(media, question)
+    prompt = scored(session.adapter.prepare(media, question), pair, media)
     plan = make_plan(session, prompt, recipe, options)
     if baseline:
         session.warm_up(prompt)

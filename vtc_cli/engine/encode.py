@@ -15,7 +15,7 @@ from vtc_cli.core.signals import Produced, Producer
 from vtc_cli.core.stage import EncoderStage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.hooks import HookSet
-from vtc_cli.engine.relevance import own_relevance
+from vtc_cli.engine.relevance import given_relevance, own_relevance
 from vtc_cli.engine.step import RowMap, Scene, decide
 from vtc_cli.engine.tap import AttentionTap, Capture
 from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
@@ -191,6 +191,8 @@ class _Encoder:
     def _frame_relevance(self) -> Produced:
         assert self._table is not None
         table, frames = self._table, self._prompt.grid.frames
+        if self._prompt.frame_scorer is not None:
+            return given_relevance(self._prompt.frame_scorer, frames, table.features.device)
         return own_relevance(table.features, table.frame, frames, self._text())
 
 

@@ -1,4 +1,4 @@
-"""How much a frame has to do with the question, from what a model itself holds."""
+"""How much a frame has to do with the question: by what a model itself holds, or by a scorer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from vtc_cli.core.signals import Produced
+from vtc_cli.core.errors import SignalError
+from vtc_cli.core.signals import FrameScorer, Produced
 
 CHUNK_TOKENS = 64  # METok cuts its text into chunks of this many tokens
 EPSILON = 1e-8  # below this norm a vector has no direction; its cosines count as 0
@@ -40,3 +41,32 @@ def own_relevance(features: Tensor, frame: Tensor, frames: int, text: Tensor) ->
     words = torch.stack(chunks).amax(dim=0)
     cosine = cosine_similarity(totals / counts[:, None], words[None], dim=1, eps=EPSILON)
     return Produced(cosine, flops, SOURCE)
+
+
+def given_relevance(scorer: FrameScorer, frames: int, device: torch.device) -> Produced:
+    """What a scorer says of each frame of the grid.
+
+    Where a family joins neighbouring frames to one of its grid, that one has the mean of theirs;
+    the last may have fewer.
+
+    Args:
+        scorer: gives (F,) scores, one a frame that was read.
+        frames: frames of the grid, at most F.
+        device: where the scores are wanted.
+
+    Returns:
+        (frames,) float32 with the scorer's cost and source.
+
+    Raises:
+        SignalError: the scores cannot be shared out evenly.
+    """
+    produced = scorer()
+    scores = produced.value.to(device, torch.float32)
+    read = int(scores.shape[0])
+    joined = -(-read // frames)
+    if -(-read // joined) != frames:
+        found = f"relevance of {read} frames for a grid of {frames}"
+        raise SignalError(found, allowed="as many, or whole groups of neighbours")
+    group = torch.arange(read, device=device) // joined
+    totals = torch.zeros(frames, device=device).index_add(0, group, scores)
+    return Produced(totals / torch.bincount(group), produced.flops, produced.source)

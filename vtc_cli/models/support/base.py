@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vtc_cli.core.errors import ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
+from vtc_cli.core.signals import FrameScorer
 from vtc_cli.core.tokens import Grid
 
 # Signals that every family gives: the engine reads them off the projector and the decoder.
@@ -49,6 +50,7 @@ class Prompt:
         patch_boxes: (N0, 4) float, left, top, right, bottom of every token in picture pixels.
         question: the text asked.
         warnings: what was done to the picture that the reader must know.
+        frame_scorer: scores the frames by the question; None for the model's own means.
     """
 
     input_ids: Tensor
@@ -59,6 +61,7 @@ class Prompt:
     patch_boxes: NDArray[np.float64]
     question: str
     warnings: tuple[str, ...] = ()
+    frame_scorer: FrameScorer | None = None
 
     @property
     def prompt_tokens(self) -> int:
