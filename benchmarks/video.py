@@ -98,9 +98,9 @@ def _later(packet: Any, stream: Any, frames: int, rate: int) -> Any:
     """A copy of a coded frame that is shown so many frames later."""
     copy = av.Packet(bytes(packet))
     copy.stream, copy.time_base = stream, packet.time_base
-    ticks = int(frames / rate / packet.time_base)
+    ticks = round(Fraction(frames, rate) / packet.time_base)
     copy.pts, copy.dts = packet.pts + ticks, packet.dts + ticks
-    copy.duration = int(1 / rate / packet.time_base)
+    copy.duration = round(Fraction(1, rate) / packet.time_base)
     copy.is_keyframe = packet.is_keyframe
     return copy
 
@@ -235,7 +235,11 @@ def main() -> None:
 
 
 def _there(path: Path, size: Size) -> str:
-    return str(path) if path.exists() else write(path, size)
+    if not path.exists():
+        part = path.with_name(f"part-{path.name}")
+        write(part, size)
+        part.rename(path)
+    return str(path)
 
 
 if __name__ == "__main__":

@@ -96,10 +96,10 @@ def test_pyav_takes_over_whatever_decord_does(
 @pytest.mark.parametrize(
     ("deed", "found", "hint"),
     [
-        (HANG, "not decoded after 2 s", "raise the time limit"),
+        (HANG, "not decoded after 2 s", "take fewer frames"),
         (MURDER, r"the decoder died \(SIGKILL\)", "free some memory"),
         (CRASH, r"the decoder died \(SIGABRT\)", "convert it anew"),
-        (GREED, "decoding takes more memory", "raise the memory limit"),
+        (GREED, "decoding takes more memory", "scale the video down"),
     ],
 )
 def test_a_reader_without_a_second_one_costs_one_clear_error(
@@ -114,6 +114,13 @@ def test_a_reader_without_a_second_one_costs_one_clear_error(
     error = caught.value
     assert error.where == clip and error.allowed and hint in (error.hint or "")
     assert (error.exit_code, error.title) == (2, "unusable input")
+
+
+def test_decord_that_hangs_costs_the_time_limit_and_names_the_other(clip: str, spoil: Any) -> None:
+    spoil("decord", HANG)
+    with pytest.raises(MediaError, match="not decoded after 1 s") as caught:
+        read_video(clip, FrameOptions(reader="decord", time_limit=1.0))
+    assert caught.value.hint == "--reader pyav, which jumps"
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,17 @@ def test_each_frame_of_a_stage_shows_what_became_of_its_own_patches() -> None:
     assert (kept == np.array(COLOURS[2])).all()
 
 
+def test_of_joined_frames_the_first_is_shown() -> None:
+    whole = video()
+    doubled = np.repeat(whole.frames, 2, axis=0)[:5]  # the last frame of the grid has one alone
+    doubled[1::2] = 0
+    five = replace(whole, frames=doubled, timestamps=(0.0, 1.0, 2.0, 3.0, 4.0))
+    for panel, colour in zip(
+        panels(np.asarray(draw_media(trace(), five, boxes())), 0), COLOURS, strict=True
+    ):
+        assert (panel == np.array(colour)).all()
+
+
 def test_a_picture_keeps_its_panels(tmp_path: Path) -> None:
     one = traces.compressed(), traces.media(), traces.boxes()
     assert draw_media(*one).tobytes() == draw_overlay(*one).tobytes()

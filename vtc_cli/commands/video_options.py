@@ -22,7 +22,9 @@ KeyframesOption = Annotated[
 ]
 StartOption = Annotated[float, typer.Option(help="Seconds to begin at.", rich_help_panel=VIDEO)]
 EndOption = Annotated[float | None, typer.Option(help="Seconds to end at.", rich_help_panel=VIDEO)]
-ReaderOption = Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel=VIDEO)]
+ReaderOption = Annotated[
+    str, typer.Option(help="auto (decord up to 10 s), decord or pyav.", rich_help_panel=VIDEO)
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -272,7 +272,7 @@ def _too_slow(job: Job) -> MediaError:
     return MediaError(
         f"not decoded after {job.options.time_limit:g} s",
         allowed="as much wall time for reading",
-        hint="take fewer frames or a shorter span, or raise the time limit",
+        hint="--reader pyav, which jumps" if job.reader == "decord" else "take fewer frames",
     )
 
 

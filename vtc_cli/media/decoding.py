@@ -173,7 +173,7 @@ def _out_of_memory(job: Job) -> MediaError:
     return MediaError(
         "decoding takes more memory",
         allowed=f"{job.options.memory_limit_bytes / (1 << 30):.1f} GiB of address space",
-        hint="scale the video down, or raise the memory limit",
+        hint="--reader pyav" if job.reader == "decord" else "scale the video down",
     )
 
 

@@ -56,7 +56,7 @@ def draw_media(trace: Trace, media: Media, patch_boxes: NDArray[np.float64]) -> 
         patch_boxes: (N0, 4) left, top, right, bottom of every original token in pixels of the
             picture; boxes of padding may lie outside.
     """
-    if trace.grid.frames == 1 or media.frames.shape[0] != trace.grid.frames:
+    if trace.grid.frames == 1:
         return draw_overlay(trace, media, patch_boxes)
     return draw_strips(trace, media, patch_boxes)
 
@@ -76,19 +76,21 @@ def draw_strips(trace: Trace, media: Media, patch_boxes: NDArray[np.float64]) ->
     """A strip of the frames as they are, and one behind each encoder and prefill stage.
 
     Above a panel stands how many tokens still hold something of its frame; a token that holds
-    patches of two frames counts in both.
+    patches of two frames counts in both. Where a family joins neighbouring frames to one of its
+    grid, the first of them is shown.
 
     Args:
         trace: the run over a video of several frames.
-        media: the video, one frame a frame of the grid.
+        media: the video, one frame or several a frame of the grid.
         patch_boxes: (N0, 4) left, top, right, bottom of every original token in frame pixels.
     """
     grid = (trace.grid.frames, trace.grid.rows, trace.grid.columns)
     shown = shown_frames(trace.grid.frames)
     boxes = patch_boxes.reshape(*grid, 4)
-    views = [make_view(media.picture(frame), boxes[frame]) for frame in shown]
+    joined = -(-media.frames.shape[0] // trace.grid.frames)
+    views = [make_view(media.picture(joined * frame), boxes[frame]) for frame in shown]
     records = [record for record in trace.records if record.holder is not None]
-    times = [f"{media.timestamps[frame]:.2f} s" for frame in shown]
+    times = [f"{media.timestamps[joined * frame]:.2f} s" for frame in shown]
     strips = [Strip("the video", _extent(trace, shown), times, [reduced(v.picture) for v in views])]
     dropped_at = np.full(grid, -1, dtype=np.int64)
     for number, record in enumerate(records):
