@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.engine.families import own_arguments
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 
 Map = NDArray[np.float32]  # (heads, rows, columns)
 

@@ -36,7 +36,8 @@ from vtc_cli.engine.attended import column_sums
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Request, Session
 from vtc_cli.engine.tap import Capture
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.stages.h2o import HeavyHitters
 from vtc_cli.stages.snapkv import ObservationWindow
 from vtc_cli.stages.streamingllm import AttentionSinks

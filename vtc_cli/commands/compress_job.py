@@ -1,4 +1,4 @@
-"""One picture compressed into its files; what one picture and a folder of them share."""
+"""One picture or video compressed into its files; what one and a folder of them share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vtc_cli.commands.compress_options import output_files
 from vtc_cli.commands.job import PlanOptions, make_plan
+from vtc_cli.commands.relevance import scored
 from vtc_cli.core.errors import TokenFileError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vtc_cli.core.plan import Plan
     from vtc_cli.engine.session import Compressed, Session
     from vtc_cli.models.support.prompt import Prompt
+    from vtc_cli.models.support.relevance import Pair
     from vtc_cli.recipe.load import Recipe
     from vtc_cli.report.compressed import CompressedReport
     from vtc_cli.store.head import AskedPart
@@ -40,6 +42,7 @@ class Wish:
         stage: stop after this stage, None for the whole recipe.
         question: None if none is asked.
         seed: of random stages.
+        relevance: the pair that scores frames, None for the model's own features.
     """
 
     recipe: Recipe
@@ -48,6 +51,7 @@ class Wish:
     stage: str | None
     question: str | None
     seed: int
+    relevance: str | None = None
 
     @property
     def asked(self) -> AskedPart:
@@ -63,6 +67,7 @@ class Wish:
             fidelity=plan.fidelity,
             exact_layers=plan.exact_layers,
             stage=self.stage,
+            relevance=self.relevance,
         )
 
 
@@ -72,6 +77,7 @@ class Compressor:
 
     session: Session
     wish: Wish
+    pair: Pair | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -97,7 +103,7 @@ class Compressor:
         return found == (__version__, *parts, wish.asked, wish.question, wish.seed)
 
     def compress(self, media: Media, stem: Path) -> CompressedReport:
-        """Compress one picture and write its files.
+        """Compress one picture or video and write its files.
 
         Raises:
             UsageError: a question or a stage is missing.
@@ -106,7 +112,8 @@ class Compressor:
         from vtc_cli.store.write import make_head, token_bytes, write_whole
 
         wish = self.wish
-        prompt = self.session.adapter.prepare(media, wish.question or NEUTRAL_QUESTION)
+        plain = self.session.adapter.prepare(media, wish.question or NEUTRAL_QUESTION)
+        prompt = scored(plain, self.pair, media)
         plan, stopped_after, stop = self._plan(prompt)
         done = self.session.compress(prompt, plan, wish.seed, stop)
         origin = self._origin(stopped_after)
@@ -173,8 +180,8 @@ class Compressor:
 
 def _overlay(done: Compressed, media: Media, prompt: Prompt) -> bytes:
     """The picture of kept and dropped patches as a PNG file."""
-    from vtc_cli.report.overlay import draw_overlay
+    from vtc_cli.report.strips import draw_media
 
     buffer = io.BytesIO()
-    draw_overlay(done.trace, media, prompt.patch_boxes).save(buffer, "PNG")
+    draw_media(done.trace, media, prompt.patch_boxes).save(buffer, "PNG")
     return buffer.getvalue()

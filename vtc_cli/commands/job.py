@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from vtc_cli.commands.relevance import scored
 from vtc_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from vtc_cli.engine.decode import Generation
     from vtc_cli.engine.session import Session
     from vtc_cli.models.support.prompt import Prompt
+    from vtc_cli.models.support.relevance import Pair
     from vtc_cli.recipe.load import Recipe
     from vtc_cli.report.result import TokensFileBlock
 
@@ -147,6 +149,7 @@ def do_job(
     options: PlanOptions,
     generation: Generation,
     *,
+    pair: Pair | None = None,
     repeats: int = 1,
     baseline: bool = False,
     observer: Observer | None = None,
@@ -155,13 +158,13 @@ def do_job(
 ) -> Outcome:
     """Answer one question and, with `baseline`, let the full model answer beside it.
 
-    `turns` are further questions on the same cache; the full model is not asked them.
-    With an `observer` each of them is looked at in a pass of its own, so that no time or memory
-    that is reported comes from a pass under observation.
+    `turns` are further questions on the same cache; the full model is not asked them. With a `pair`
+    that one scores the frames. With an `observer` each of them is looked at in a pass of its own,
+    so that no time or memory that is reported comes from a pass under observation.
     """
     from vtc_cli.core.media import Media
 
-    prompt = session.adapter.prepare(media, question)
+    prompt = scored(session.adapter.prepare(media, question), pair, media)
     plan = make_plan(session, prompt, recipe, options)
     if baseline:
         session.warm_up(prompt)

@@ -10,26 +10,21 @@ from typing import TYPE_CHECKING
 from vtc_cli.commands.listing import FormatOption, JsonOption
 from vtc_cli.commands.loading import load_session
 from vtc_cli.commands.output import Output
+from vtc_cli.commands.relevance import RelevanceOption, check_read, load_relevance
 from vtc_cli.commands.run_options import (
     BaselineOption,
     BudgetOption,
-    EndOption,
     ExactLayersOption,
     FidelityOption,
-    FpsOption,
-    FramesOption,
     HtmlOption,
-    KeyframesOption,
     MaxTokensOption,
     MediaArgument,
     MoreOption,
     OutputFileOption,
     OverlayOption,
     QuestionArgument,
-    ReaderOption,
     RepeatsOption,
     RunOptions,
-    StartOption,
     StrictOption,
     TemperatureOption,
     ThenOption,
@@ -44,6 +39,14 @@ from vtc_cli.commands.settings import (
     ModelOption,
     RecipeOption,
     SeedOption,
+)
+from vtc_cli.commands.video_options import (
+    EndOption,
+    FpsOption,
+    FramesOption,
+    KeyframesOption,
+    ReaderOption,
+    StartOption,
 )
 from vtc_cli.core.errors import CheckError
 
@@ -66,6 +69,7 @@ def run(
     end: EndOption = None,
     reader: ReaderOption = "auto",
     recipe: RecipeOption = "full",
+    relevance: RelevanceOption = None,
     budget: BudgetOption = "default",
     fidelity: FidelityOption = None,
     exact_layers: ExactLayersOption = False,
@@ -150,7 +154,9 @@ def _answer_about_media(
     frames = options.frame_options()
     media, *more = (read_media(path, frames) for path in (options.media, *options.more))
     recipe = load_recipe(options.recipe)
+    check_read(options.relevance, [recipe])
     session = load_session(output, options.model, options.device, options.dtype, options.attn)
+    pair = load_relevance(options.relevance, session, output)
     from vtc_cli.engine.decode import Generation
 
     outcome = do_job(
@@ -160,6 +166,7 @@ def _answer_about_media(
         recipe,
         plan,
         Generation(options.max_new_tokens, options.temperature, options.top_p, options.seed),
+        pair=pair,
         repeats=options.repeats,
         baseline=options.baseline,
         observer=None if options.html is None else _observer(),
@@ -200,10 +207,11 @@ def _result(options: RunOptions, answered: Answered, created: datetime) -> Resul
 
 
 def _draw(path: Path, answered: Answered) -> None:
-    from vtc_cli.report.overlay import save_overlay
+    from vtc_cli.report.strips import save_media
 
     outcome = answered.outcome
-    save_overlay(path, outcome.trace, answered.media, outcome.prompt.patch_boxes)
+    shown = (answered.media, *answered.more)
+    save_media(path, outcome.trace, shown, outcome.prompt.patch_boxes)
 
 
 def _write_page(path: Path, answered: Answered, result: Result) -> None:

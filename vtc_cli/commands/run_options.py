@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
 from vtc_cli.commands.listing import Format
+from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.files import temporary_beside
 
-if TYPE_CHECKING:
-    from vtc_cli.media.frame_options import FrameOptions
-
-PLAN, ANSWER, REPORT, VIDEO = "Recipe", "Answer", "Report", "Video"
+PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PAGE_SUFFIXES = (".html", ".htm")
 
@@ -42,16 +40,6 @@ TokensOption = Annotated[
     Path | None,
     typer.Option(help="In place of MEDIA: tokens from `vtc compress`.", rich_help_panel=PLAN),
 ]
-FramesOption = Annotated[
-    str | None, typer.Option(help="That many, evenly in time, or all.", rich_help_panel=VIDEO)
-]
-FpsOption = Annotated[float | None, typer.Option(help="That many a second.", rich_help_panel=VIDEO)]
-KeyframesOption = Annotated[
-    int | None, typer.Option(help="Those with the largest change.", rich_help_panel=VIDEO)
-]
-StartOption = Annotated[float, typer.Option(help="Seconds to begin at.", rich_help_panel=VIDEO)]
-EndOption = Annotated[float | None, typer.Option(help="Seconds to end at.", rich_help_panel=VIDEO)]
-ReaderOption = Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel=VIDEO)]
 BudgetOption = Annotated[
     str,
     typer.Option(
@@ -101,7 +89,7 @@ StrictOption = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(VideoOptions):
     """What the command line asks of a run; field names are the option names.
 
     With `tokens` there is no `media`, and an empty `question` stands for that of the file; `given`
@@ -112,15 +100,10 @@ class RunOptions:
     question: str
     tokens: Path | None
     given: frozenset[str]
-    frames: str | None
-    fps: float | None
-    keyframes: int | None
     more: tuple[str, ...]
     then: tuple[str, ...]
-    start: float
-    end: float | None
-    reader: str
     recipe: str
+    relevance: str | None
     budget: str
     fidelity: str | None
     exact_layers: bool
@@ -172,29 +155,14 @@ class RunOptions:
         if self.html is not None:
             check_writable(temporary_beside(self.html.resolve()), "--html")
 
-    def frame_options(self) -> FrameOptions:
-        """Which frames of a video are wanted.
-
-        Raises:
-            UsageError: values that contradict each other or lie out of range.
-        """
-        from vtc_cli.media.frame_options import FrameOptions
-
-        frames: Any = self.frames
-        if frames is not None and frames != "all":
-            frames = int(frames) if frames.isdecimal() else -1
-        return FrameOptions(
-            frames=frames,
-            fps=self.fps,
-            keyframes=self.keyframes,
-            start=self.start,
-            end=self.end,
-            reader=cast(Any, self.reader),
-        )
-
     def _check_beside_tokens(self) -> None:
         """Refuse what a file of tokens has settled, and what would need the picture."""
-        settled = {"budget": "--budget", "fidelity": "--fidelity", "exact_layers": "--exact-layers"}
+        settled = {
+            "budget": "--budget",
+            "fidelity": "--fidelity",
+            "exact_layers": "--exact-layers",
+            "relevance": "--relevance",
+        }
         for name in settled.keys() & self.given:
             raise UsageError(
                 f"{settled[name]} beside --tokens",

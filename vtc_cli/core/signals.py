@@ -80,6 +80,9 @@ class Produced:
 
 
 Producer = Callable[..., Produced]
+# Scores the frames of one input by its question: (F,) cosines, with their cost and source. It is
+# asked anew in every pass, so that what it costs is in the times of each.
+FrameScorer = Callable[[], Produced]
 
 
 @dataclass

@@ -17,7 +17,7 @@ from vtc_cli.core.stage import EncoderStage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.hooks import HookSet
-from vtc_cli.engine.relevance import own_relevance
+from vtc_cli.engine.relevance import given_relevance, own_relevance
 from vtc_cli.engine.spans import join_records
 from vtc_cli.engine.step import RowMap, Scene, decide
 from vtc_cli.engine.tap import AttentionTap, Capture
@@ -233,6 +233,11 @@ class _Encoder:
     def _frame_relevance(self) -> Produced:
         assert self._table is not None
         table, layout = self._table, self._prompt.layout
+        if self._prompt.frame_scorers:
+            scorers, device = self._prompt.frame_scorers, table.features.device
+            return given_relevance(
+                scorers, list(map(layout.frames_of, range(layout.spans))), device
+            )
         first = torch.tensor([0, *map(layout.frames_of, range(layout.spans))]).cumsum(0)
         frame = table.frame + first.to(table.span.device)[table.span]
         return own_relevance(table.features, frame, layout.frames, self._text())

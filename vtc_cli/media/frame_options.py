@@ -13,6 +13,7 @@ READERS = get_args(ReaderName)
 DEFAULT_FRAMES = 8
 MOST_FRAMES = 100_000
 MOST_FPS = 1000.0
+CONVERT = "convert it anew, for instance to MP4 with H.264"
 LEAST_MEMORY_BYTES = 1 << 30  # Python, NumPy and one decoder take most of it as address space
 
 

@@ -168,7 +168,8 @@ def input_facts(media: Media) -> dict[str, Any]:
     """The picture or video."""
     names = ("path", "kind", "sha256", "width", "height")
     facts = {name: getattr(media, name) for name in names}
-    return facts | {"frames": int(media.frames.shape[0])}
+    times = list(media.timestamps) if media.kind == "video" else None
+    return facts | {"frames": int(media.frames.shape[0]), "timestamps": times}
 
 
 def _tokens(trace: Trace) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class RecipeBlock(Block):
 
 
 class InputFacts(Block):
-    """The picture or video."""
+    """The picture or video; `timestamps` are the seconds of the frames, null for a picture."""
 
     path: str
     kind: str
@@ -60,6 +60,7 @@ class InputFacts(Block):
     width: int
     height: int
     frames: int
+    timestamps: list[float] | None
 
 
 class InputBlock(InputFacts):

@@ -45,7 +45,9 @@ class EventPool(EncoderStage):
     relevant to the question are key events; in every event the most relevant frames are key frames.
 
     Deviation: the relevance is what the model's own features and embeddings say, unless a pair of
-    image and text encoder gives it; the official code runs a second, complete SigLIP.
+    image and text encoder gives it (`--relevance`); the official code runs a second, complete
+    SigLIP. Such a pair reads the question, cut to what its text encoder takes; the official code
+    gives the whole prompt and joins chunks of 64 tokens by their maximum.
     Deviation: no separator token follows an event, for a family's prompt has no place for one; the
     official code appends one newline token to each.
     Deviation: with no more frames than cuts every frame is an event, and a single frame (a picture)

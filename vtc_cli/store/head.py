@@ -36,12 +36,16 @@ class ModelPart(Part):
 
 
 class AskedPart(Part):
-    """What the command line asked of the recipe; `budget` may be `default` or null."""
+    """What the command line asked of the recipe; `budget` may be `default` or null.
+
+    `relevance` names the pair of encoders that scored frames, null for the model's own features.
+    """
 
     budget: float | Literal["default"] | None
     fidelity: Fidelity | None
     exact_layers: bool
     stage: str | None
+    relevance: str | None = None
 
 
 class BudgetPart(Part):

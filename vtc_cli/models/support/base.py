@@ -206,7 +206,8 @@ class Adapter(ABC):
         """What the tower needs of one picture or video of a prompt."""
         seen = (prompt.seen[span],)
         joined = {name: value.to(self.device) for name, value in self.joined_inputs(seen).items()}
-        return replace(prompt, seen=seen, encoder_inputs=joined)
+        scorers = prompt.frame_scorers[span : span + 1]
+        return replace(prompt, seen=seen, encoder_inputs=joined, frame_scorers=scorers)
 
     def _check(self, shown: Sequence[Media]) -> None:
         if len(shown) > 1 and not self.several:

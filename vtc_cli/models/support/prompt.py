@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.shape import TowerInput
+from vtc_cli.core.signals import FrameScorer
 
 Kind = Literal["image", "video"]
 
@@ -56,6 +57,8 @@ class Prompt:
         encoder_inputs: what the vision tower takes, for instance `pixel_values`.
         question: the text asked.
         warnings: what was done to the pictures that the reader must know.
+        frame_scorers: score the frames of each span by the question; empty for the model's own
+            means.
     """
 
     input_ids: Tensor
@@ -65,6 +68,7 @@ class Prompt:
     encoder_inputs: Mapping[str, Tensor]
     question: str
     warnings: tuple[str, ...] = ()
+    frame_scorers: tuple[FrameScorer, ...] = ()
 
     @property
     def layout(self) -> Layout:
