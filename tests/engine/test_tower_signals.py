@@ -74,23 +74,25 @@ def scores_of(adapter: Adapter, prompt: Prompt, stage: EncoderStage) -> Tensor:
 
 
 def eager_maps(adapter: Adapter, prompt: Prompt) -> Tensor:
-    """(frames, heads, rows, rows) of tower layer `LAYER`."""
-    eager = small_family(adapter.family, "eager")
-    (pixels,) = prompt.encoder_inputs.values()
+    """(tiles or frames, heads, rows, rows) of tower layer `LAYER`."""
+    model = small_family(adapter.family, "eager").model.model
+    tower = model.vision_model if hasattr(model, "vision_model") else model.vision_tower
+    pixels = next(value for name, value in prompt.encoder_inputs.items() if "values" in name)
     with torch.inference_mode():
-        tower = eager.model.model.vision_tower(pixels.flatten(0, -4), output_attentions=True)
+        tower = tower(pixels.flatten(0, -4), output_attentions=True)
     maps: Tensor = tower.attentions[LAYER]
     return maps
 
 
 def joined(adapter: Adapter, prompt: Prompt, patches: Tensor) -> Tensor:
-    """Means by hand, token after token; patches (frames, P, ...)."""
-    grid, side = prompt.layout.only, round(adapter.shape.merged_patches**0.5)
-    wide = grid.columns * side
+    """Means by hand, token after token; patches (tiles or frames, P, ...)."""
+    side, seen = round(adapter.shape.merged_patches**0.5), prompt.tower[0]
+    rows, columns = prompt.layout.grids[0].rows, prompt.layout.grids[0].columns
+    wide = columns * side
     tokens = []
-    for frame in range(grid.frames):
-        for row in range(grid.rows):
-            for column in range(grid.columns):
+    for frame in range(seen.count):
+        for row in range(rows):
+            for column in range(columns):
                 of_token = [
                     (row * side + y) * wide + column * side + x
                     for y in range(side)
