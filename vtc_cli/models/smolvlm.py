@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar, Self
@@ -148,11 +148,14 @@ class SmolVLMAdapter(TiledAdapter):
             image_token_id=FIRST_FREE,
             scale_factor=scale,
         )
-        processor = images(
-            size={"longest_edge": longest * image_size}, max_image_size={"longest_edge": image_size}
-        )
-        parts = Parts(byte_tokenizer(NARROW_TOKENS), processor)
-        return cls(random_model(kind, config, seed), parts)
+        return cls(random_model(kind, config, seed), _byte_parts(images, image_size, longest))
+
+    @classmethod
+    def true_size(cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]) -> Self:
+        """Random weights at true size with the byte tokenizer, at most 4 tiles a side."""
+        kind, images = cls.library()
+        config: Any = kind.config_class(**fields)
+        return cls(build(kind, config), _byte_parts(images, config.vision_config.image_size, 4))
 
     @property
     def shape(self) -> ModelShape:
@@ -265,6 +268,18 @@ class SmolVLMAdapter(TiledAdapter):
         ]
         details = "\n".join([*rows, "", ""]) if rows else ""
         return f"{details}{fake}{whole}{run}{fake}"
+
+
+def _byte_parts(images: Any, tile: int, longest: int) -> Parts:
+    """The byte tokenizer and an image processor of class `images`.
+
+    Args:
+        images: class of the image processor.
+        tile: side of a tile in pixels.
+        longest: tiles along the longer side of a picture.
+    """
+    processor = images(size={"longest_edge": longest * tile}, max_image_size={"longest_edge": tile})
+    return Parts(byte_tokenizer(NARROW_TOKENS), processor)
 
 
 class _Turns(Parts):

@@ -31,7 +31,7 @@ class TiledAdapter(Adapter):
 
     def carry(self, features: Tensor, kinds: tuple[Kind, ...]) -> EncoderOutput:
         """Objects of the library around `features` (N, d): those of pictures."""
-        pictures: tuple[Kind, ...] = ("image",) * len(kinds)
+        pictures: tuple[Kind, ...] = tuple("image" for _ in kinds)
         return super().carry(features, pictures)
 
 
