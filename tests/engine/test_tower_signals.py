@@ -43,7 +43,10 @@ class ProbeReceived(EncoderStage):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSimilarity(EncoderStage):
-    """Shows the norms of the keys, and of the states that enter the projector."""
+    """Shows the norms of the keys, or the first channel of what enters the projector.
+
+    Behind a norm of the tower all states are of one length.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"vision_keys", "vision_features"})
     attention_layer: int = parameter(LAYER, "", layer_of="vision")
@@ -51,7 +54,7 @@ class ProbeSimilarity(EncoderStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         keys, features = signals.vision_keys(self.attention_layer), signals.vision_features()
-        scores = (keys if self.keys else features).norm(dim=1)
+        scores = keys.norm(dim=1) if self.keys else features[:, 0].clone()
         return Decision.identity(len(tokens), tokens.features.device, scores=scores)
 
 
@@ -146,7 +149,8 @@ def test_features_before_the_projector_have_one_row_a_token(
         handle.remove()
     rows = seen[0].reshape(-1, seen[0].shape[-1])
     assert rows.shape[0] == 36
-    torch.testing.assert_close(scores, rows[5:].norm(dim=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores, rows[5:, 0], atol=1e-5, rtol=0)
+    assert float(scores.std()) > 1e-2
     with torch.inference_mode():
         features = adapter.encode(prompt).features
         projected = adapter.projector(rows[None])[0]

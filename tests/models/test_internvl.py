@@ -16,10 +16,12 @@ from tests.engine.support import QUESTION, noise_media
 from tests.models.tiles import (
     alight,
     answers_as_the_plain_model,
+    carried_tokens_answer_alike,
     clip,
     encodes_each_as_alone,
     lit,
     save,
+    signals_of_each_are_as_alone,
     token_light,
     tokens_inside,
     words,
@@ -175,6 +177,14 @@ def test_several_pictures_and_videos_answer_as_the_plain_model(
 
 def test_each_of_several_is_encoded_as_alone(adapter: InternVLAdapter) -> None:
     encodes_each_as_alone(adapter, SHOWN["a video and a picture"])
+
+
+def test_signals_of_each_of_several_are_as_alone(adapter: InternVLAdapter) -> None:
+    signals_of_each_are_as_alone(adapter, SHOWN["a video and a picture"])
+
+
+def test_carried_tokens_of_a_video_answer_alike(adapter: InternVLAdapter) -> None:
+    carried_tokens_answer_alike(adapter, SHOWN["a video and a picture"])
 
 
 def test_narrow_has_the_depth_and_tiles_of_the_8b_model() -> None:

@@ -19,10 +19,12 @@ from tests.engine.support import QUESTION, noise_media
 from tests.models.tiles import (
     alight,
     answers_as_the_plain_model,
+    carried_tokens_answer_alike,
     clip,
     encodes_each_as_alone,
     lit,
     save,
+    signals_of_each_are_as_alone,
     token_light,
     tokens_inside,
     words,
@@ -272,6 +274,14 @@ def test_several_pictures_and_videos_answer_as_the_plain_model(
 
 def test_each_of_several_is_encoded_as_alone(smol: SmolVLMAdapter) -> None:
     encodes_each_as_alone(smol, SHOWN["a video and a picture"])
+
+
+def test_signals_of_each_of_several_are_as_alone(smol: SmolVLMAdapter) -> None:
+    signals_of_each_are_as_alone(smol, SHOWN["a video and a picture"])
+
+
+def test_carried_tokens_of_a_video_answer_alike(smol: SmolVLMAdapter) -> None:
+    carried_tokens_answer_alike(smol, SHOWN["a video and a picture"])
 
 
 NARROW = {"smolvlm": (27, 24, 9, 17 * 81), "idefics3": (27, 32, 4, 17 * 169)}

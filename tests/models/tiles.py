@@ -28,8 +28,10 @@ from tests.engine.support import (
     plan_of,
 )
 from tests.engine.test_oracle import alive_per_layer, alive_to_hidden
+from tests.engine.test_tower_signals import ProbeReceived, ProbeSimilarity
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Request
 from vtc_cli.models.support.base import Adapter
@@ -125,6 +127,32 @@ def encodes_each_as_alone(adapter: Adapter, shown: Sequence[Media]) -> None:
         parts = [adapter.encode(adapter.part(together, n)).features for n in range(len(shown))]
     torch.testing.assert_close(features, torch.cat(alone), atol=1e-5, rtol=0)
     torch.testing.assert_close(features, torch.cat(parts), atol=1e-5, rtol=0)
+
+
+def signals_of_each_are_as_alone(adapter: Adapter, shown: Sequence[Media]) -> None:
+    """Signals of the tower follow the tokens of their own picture or video."""
+    for stage in (ProbeReceived(), ProbeSimilarity(), ProbeSimilarity(keys=False)):
+        together, *alone = [
+            decoded(adapter, adapter.prepare(media, QUESTION), plan_of(stage))[0]
+            for media in (shown, *shown)
+        ]
+        scores = [trace.records[0].decision.scores for trace in (together, *alone)]
+        torch.testing.assert_close(scores[0], torch.cat(scores[1:]), atol=1e-5, rtol=0)
+        assert float(scores[0].std()) > 1e-4
+
+
+def carried_tokens_answer_alike(adapter: Adapter, shown: Media | Sequence[Media]) -> None:
+    """Tokens that no tower of the run made give the logits of the direct run."""
+    prompt, session = adapter.prepare(shown, QUESTION), family_session(adapter)
+    with torch.inference_mode():
+        features = adapter.encode(prompt).features
+    table = TokenTable.from_layout(features.clone(), prompt.layout)
+    direct, carried = [
+        session.run(prompt, plan_of(), Generation(max_new_tokens=2), tokens=tokens)
+        for tokens in (None, table)
+    ]
+    assert direct.first_logits is not None and carried.first_logits is not None
+    assert torch.equal(direct.first_logits, carried.first_logits)
 
 
 def save(adapter: Adapter, folder: Path) -> Path:
