@@ -24,14 +24,19 @@ from vtc_cli.models.gemma3 import random_gemma3
 from vtc_cli.models.idefics3 import Idefics3Adapter
 from vtc_cli.models.internvl import random_internvl
 from vtc_cli.models.llava_next_video import random_llava_next_video
-from vtc_cli.models.smolvlm import SmolVLMAdapter
+from vtc_cli.models.smolvlm import SmolVLMAdapter, narrow_tower
 from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.prompt import Prompt
 
 LAYERS = 6
 SIZES: dict[str, Any] = {"width": 64, "vision_layers": 4, "decoder_layers": LAYERS}
 
-TILES = {"vision_width": 32, "image_size": 56, "scale": 2}
+TILES: dict[str, Any] = {
+    "width": 64,
+    "layers": LAYERS,
+    "scale": 2,
+    "vision": narrow_tower(56) | {"hidden_size": 32, "num_hidden_layers": 4},
+}
 
 
 def small_gemma3(**options: Any) -> Adapter:
@@ -44,11 +49,11 @@ def small_internvl(**options: Any) -> Adapter:
 
 
 def small_smolvlm(**options: Any) -> Adapter:
-    return SmolVLMAdapter.random(3, **SIZES | TILES | options)
+    return SmolVLMAdapter.random(3, **TILES | options)
 
 
 def small_idefics3(**options: Any) -> Adapter:
-    return Idefics3Adapter.random(3, **SIZES | TILES | options)
+    return Idefics3Adapter.random(3, **TILES | options)
 
 
 def small_llava_next_video(**options: Any) -> Adapter:

@@ -32,7 +32,7 @@ from tests.models.tiles import (
 from vtc_cli.core.errors import MediaError, ModelError
 from vtc_cli.core.layout import Grid
 from vtc_cli.core.shape import TowerInput
-from vtc_cli.models.smolvlm import SmolVLMAdapter
+from vtc_cli.models.smolvlm import SmolVLMAdapter, narrow_tower
 from vtc_cli.models.support.load import LoadOptions, family_class, load_model
 from vtc_cli.models.support.number_words import number_words
 from vtc_cli.models.support.tiles import Tile
@@ -214,7 +214,7 @@ def test_a_token_is_a_block_of_patches(adapter: SmolVLMAdapter) -> None:
 
 def test_what_fills_no_patch_of_a_tile_is_in_no_box() -> None:
     """384 pixels are 27 patches of 14 and 6 pixels more, which the tower drops in every tile."""
-    adapter = SmolVLMAdapter.random(0, width=32, vision_width=8, vision_layers=1, decoder_layers=1)
+    adapter = SmolVLMAdapter.random(0, width=32, layers=1, vision=narrow_tower(384), scale=3)
     boxes = adapter.prepare(noise_media(0, 768, 1536), QUESTION).patch_boxes
     assert boxes.shape == (9 * 81, 4)
     np.testing.assert_allclose(boxes[0], [0, 0, 42, 42])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-from vtc_cli.models.smolvlm import SmolVLMAdapter
+from vtc_cli.models.smolvlm import SmolVLMAdapter, narrow_tower
 from vtc_cli.models.support.prompt import Kind
 
 
@@ -30,13 +30,5 @@ class Idefics3Adapter(SmolVLMAdapter):
     @classmethod
     def narrow(cls, seed: int) -> Self:
         """The depth of Idefics3-8B, its 169 tokens a tile and 4 x 4 tiles, at width 64."""
-        return cls.random(
-            seed,
-            width=64,
-            vision_width=16,
-            vision_layers=27,
-            decoder_layers=32,
-            image_size=364,
-            scale=2,
-            positions=131072,
-        )
+        tower = narrow_tower(364)
+        return cls.random(seed, width=64, layers=32, vision=tower, scale=2, positions=131072)

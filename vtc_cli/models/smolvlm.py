@@ -33,6 +33,7 @@ IMAGE, VIDEO = "<image>", "<video>"
 FAKE, GLOBAL, END = "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"
 PLACES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 NARROW_TOKENS = (IMAGE, FAKE, GLOBAL, END, "<|im_start|>", VIDEO, *PLACES)
+HEADS = 4  # of narrow decoders
 # What the published models were taught to read around the frames of a video, and their turns.
 INTRODUCTION = (
     "You are provided the following series of {frames} frames from a {length} [H:MM:SS] video.\n"
@@ -95,7 +96,7 @@ class SmolVLMAdapter(TiledAdapter):
     @classmethod
     def narrow(cls, seed: int) -> Self:
         """The depth of SmolVLM2-2.2B, its 81 tokens a tile and 4 x 4 tiles, at width 64."""
-        return cls.random(seed, width=64, vision_width=16, vision_layers=27, decoder_layers=24)
+        return cls.random(seed, width=64, layers=24, vision=narrow_tower(384), scale=3)
 
     @classmethod
     def random(
@@ -103,27 +104,19 @@ class SmolVLMAdapter(TiledAdapter):
         seed: int,
         *,
         width: int,
-        vision_width: int,
-        vision_layers: int,
-        decoder_layers: int,
-        heads: int = 4,
-        image_size: int = 384,
-        patch_size: int = 14,
-        scale: int = 3,
+        layers: int,
+        vision: Mapping[str, Any],
+        scale: int,
         longest: int = 4,
         positions: int = 16384,
     ) -> Self:
-        """Random weights with their parts.
+        """Random weights, a byte tokenizer and a picture processor.
 
         Args:
             seed: of the weights.
             width: of the decoder.
-            vision_width: of the tower.
-            vision_layers: of the tower.
-            decoder_layers: of the decoder.
-            heads: of the decoder; the tower has half of them.
-            image_size: side of a tile in pixels.
-            patch_size: side of a patch in pixels.
+            layers: of the decoder.
+            vision: the vision configuration, in the names of the library.
             scale: patches of a token along each side.
             longest: tiles along the longer side of a picture.
             positions: that the decoder is said to know.
@@ -131,24 +124,16 @@ class SmolVLMAdapter(TiledAdapter):
         from transformers import LlamaConfig
 
         kind, images = cls.library()
-        special = len(CONTROL_TOKENS) + len(NARROW_TOKENS)
-        sizes = text_sizes(width, decoder_layers, heads, special)
+        sizes = text_sizes(width, layers, HEADS, len(CONTROL_TOKENS) + len(NARROW_TOKENS))
         text = LlamaConfig(**sizes | {"max_position_embeddings": positions})
-        vision = {
-            "hidden_size": vision_width,
-            "intermediate_size": 4 * vision_width,
-            "num_hidden_layers": vision_layers,
-            "num_attention_heads": heads // 2,
-            "image_size": image_size,
-            "patch_size": patch_size,
-        }
         config = kind.config_class(
             text_config=text.to_dict(),
-            vision_config=vision,
+            vision_config=dict(vision),
             image_token_id=FIRST_FREE,
             scale_factor=scale,
         )
-        return cls(random_model(kind, config, seed), _byte_parts(images, image_size, longest))
+        parts = _byte_parts(images, vision["image_size"], longest)
+        return cls(random_model(kind, config, seed), parts)
 
     @classmethod
     def true_size(cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]) -> Self:
@@ -268,6 +253,18 @@ class SmolVLMAdapter(TiledAdapter):
         ]
         details = "\n".join([*rows, "", ""]) if rows else ""
         return f"{details}{fake}{whole}{run}{fake}"
+
+
+def narrow_tower(image_size: int) -> dict[str, Any]:
+    """A tower of the depth and patches of SigLIP so400m at width 16."""
+    return {
+        "hidden_size": 16,
+        "intermediate_size": 64,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 2,
+        "image_size": image_size,
+        "patch_size": 14,
+    }
 
 
 def _byte_parts(images: Any, tile: int, longest: int) -> Parts:
