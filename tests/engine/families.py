@@ -1,7 +1,8 @@
 """Small random models of the families whose tower rows are not the visual tokens, and an oracle.
 
-All have 36 visual tokens, 6 decoder layers and 2 key/value heads. The oracle is the untouched
-model: it takes the masks that the model made itself and only hides columns in them.
+Families that cut pictures see eight tiles and the whole picture, four tokens each. All have 36
+visual tokens, 6 decoder layers and 2 key/value heads. The oracle is the untouched model: it takes
+the masks that the model made itself and only hides columns in them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,22 @@ from vtc_cli.core.media import Media
 from vtc_cli.core.trace import ModelFacts
 from vtc_cli.engine.session import Session
 from vtc_cli.models.gemma3 import random_gemma3
+from vtc_cli.models.idefics3 import Idefics3Adapter
 from vtc_cli.models.internvl import random_internvl
 from vtc_cli.models.llava_next_video import random_llava_next_video
+from vtc_cli.models.smolvlm import SmolVLMAdapter, narrow_tower
 from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.prompt import Prompt
 
 LAYERS = 6
 SIZES: dict[str, Any] = {"width": 64, "vision_layers": 4, "decoder_layers": LAYERS}
+
+TILES: dict[str, Any] = {
+    "width": 64,
+    "layers": LAYERS,
+    "scale": 2,
+    "vision": narrow_tower(56) | {"hidden_size": 32, "num_hidden_layers": 4},
+}
 
 
 def small_gemma3(**options: Any) -> Adapter:
@@ -35,7 +45,15 @@ def small_gemma3(**options: Any) -> Adapter:
 
 
 def small_internvl(**options: Any) -> Adapter:
-    return random_internvl(3, **SIZES | {"vision_width": 32, "image_size": 168} | options)
+    return random_internvl(3, **SIZES | {"vision_width": 32, "image_size": 56} | options)
+
+
+def small_smolvlm(**options: Any) -> Adapter:
+    return SmolVLMAdapter.random(3, **TILES | options)
+
+
+def small_idefics3(**options: Any) -> Adapter:
+    return Idefics3Adapter.random(3, **TILES | options)
 
 
 def small_llava_next_video(**options: Any) -> Adapter:
@@ -44,10 +62,14 @@ def small_llava_next_video(**options: Any) -> Adapter:
 
 SMALL: dict[str, Callable[..., Adapter]] = {
     "gemma3": small_gemma3,
+    "idefics3": small_idefics3,
     "internvl": small_internvl,
     "llava_next_video": small_llava_next_video,
+    "smolvlm": small_smolvlm,
 }
-FRAMES = {"llava_next_video": 4}  # of families that take videos
+FRAMES = {"llava_next_video": 4}  # of families that take videos only
+# Height and width of pictures that are cut into two rows of four tiles.
+PICTURES = {"idefics3": (45, 90), "internvl": (90, 180), "smolvlm": (45, 90)}
 
 
 def small_family(name: str, attention: str = "sdpa", **options: Any) -> Adapter:
@@ -58,7 +80,8 @@ def small_family(name: str, attention: str = "sdpa", **options: Any) -> Adapter:
 
 
 def family_prompt(adapter: Adapter, seed: int = 0) -> Prompt:
-    return adapter.prepare(family_media(adapter.family, seed), QUESTION)
+    size = PICTURES.get(adapter.family, (70, 90))
+    return adapter.prepare(family_media(adapter.family, seed, *size), QUESTION)
 
 
 def family_media(family: str, seed: int = 0, height: int = 70, width: int = 90) -> Media:
@@ -148,15 +171,18 @@ class Narrow:
     tokens: int
     layers: int
     rows: int
+    picture: tuple[int, int] = (40, 60)  # height and width
 
 
 NARROW = {
     "gemma3": Narrow(256, 34, 4096),
-    "internvl": Narrow(256, 28, 1025),
+    "idefics3": Narrow(5 * 169, 32, 676, (12, 60)),  # four tiles in a row
+    "internvl": Narrow(3 * 256, 28, 1025, (30, 60)),  # two tiles in a row
     "llava_next_video": Narrow(4 * 144, 32, 577),
+    "smolvlm": Narrow(5 * 81, 24, 729, (12, 60)),
 }
 
 
 def narrow_prompt(adapter: Adapter) -> Prompt:
-    media = family_media(adapter.family, 2, 40, 60)
+    media = family_media(adapter.family, 2, *NARROW[adapter.family].picture)
     return adapter.prepare(media, "what colour is the shape on the left?")

@@ -43,7 +43,10 @@ class ProbeReceived(EncoderStage):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSimilarity(EncoderStage):
-    """Shows the norms of the keys, and of the states that enter the projector."""
+    """Shows the norms of the keys, or the first channel of what enters the projector.
+
+    Behind a norm of the tower all states are of one length.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"vision_keys", "vision_features"})
     attention_layer: int = parameter(LAYER, "", layer_of="vision")
@@ -51,7 +54,7 @@ class ProbeSimilarity(EncoderStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         keys, features = signals.vision_keys(self.attention_layer), signals.vision_features()
-        scores = (keys if self.keys else features).norm(dim=1)
+        scores = keys.norm(dim=1) if self.keys else features[:, 0].clone()
         return Decision.identity(len(tokens), tokens.features.device, scores=scores)
 
 
@@ -74,23 +77,25 @@ def scores_of(adapter: Adapter, prompt: Prompt, stage: EncoderStage) -> Tensor:
 
 
 def eager_maps(adapter: Adapter, prompt: Prompt) -> Tensor:
-    """(frames, heads, rows, rows) of tower layer `LAYER`."""
-    eager = small_family(adapter.family, "eager")
-    (pixels,) = prompt.encoder_inputs.values()
+    """(tiles or frames, heads, rows, rows) of tower layer `LAYER`."""
+    model = small_family(adapter.family, "eager").model.model
+    tower = model.vision_model if hasattr(model, "vision_model") else model.vision_tower
+    pixels = next(value for name, value in prompt.encoder_inputs.items() if "values" in name)
     with torch.inference_mode():
-        tower = eager.model.model.vision_tower(pixels.flatten(0, -4), output_attentions=True)
+        tower = tower(pixels.flatten(0, -4), output_attentions=True)
     maps: Tensor = tower.attentions[LAYER]
     return maps
 
 
 def joined(adapter: Adapter, prompt: Prompt, patches: Tensor) -> Tensor:
-    """Means by hand, token after token; patches (frames, P, ...)."""
-    grid, side = prompt.layout.only, round(adapter.shape.merged_patches**0.5)
-    wide = grid.columns * side
+    """Means by hand, token after token; patches (tiles or frames, P, ...)."""
+    side, seen = round(adapter.shape.merged_patches**0.5), prompt.tower[0]
+    rows, columns = prompt.layout.grids[0].rows, prompt.layout.grids[0].columns
+    wide = columns * side
     tokens = []
-    for frame in range(grid.frames):
-        for row in range(grid.rows):
-            for column in range(grid.columns):
+    for frame in range(seen.count):
+        for row in range(rows):
+            for column in range(columns):
                 of_token = [
                     (row * side + y) * wide + column * side + x
                     for y in range(side)
@@ -144,7 +149,8 @@ def test_features_before_the_projector_have_one_row_a_token(
         handle.remove()
     rows = seen[0].reshape(-1, seen[0].shape[-1])
     assert rows.shape[0] == 36
-    torch.testing.assert_close(scores, rows[5:].norm(dim=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores, rows[5:, 0], atol=1e-5, rtol=0)
+    assert float(scores.std()) > 1e-2
     with torch.inference_mode():
         features = adapter.encode(prompt).features
         projected = adapter.projector(rows[None])[0]

@@ -23,7 +23,9 @@ PARAMETERS = {
     "llava-1.5-7b": 7_063_427_072,
     "llava-1.5-13b": 13.35e9,
     "internvl3-8b": 7.94e9,
+    "smolvlm2-2.2b": 2_246_784_880,
 }
+TILES = {"llava-1.5-7b": 1, "internvl3-8b": 4, "smolvlm2-2.2b": 9}  # of a picture of 3 : 1
 
 
 def made(size: TrueSize, device: str, dtype: torch.dtype) -> Adapter:
@@ -41,9 +43,10 @@ def test_a_shape_has_the_parameters_of_its_model(name: str) -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_the_seven_billion_shape_counts_exactly() -> None:
-    adapter = made(read_true_size("llava-1.5-7b"), "meta", torch.bfloat16)
-    assert sum(p.numel() for p in adapter.model.parameters()) == PARAMETERS["llava-1.5-7b"]
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "smolvlm2-2.2b"])
+def test_a_shape_counts_exactly(name: str) -> None:
+    adapter = made(read_true_size(name), "meta", torch.bfloat16)
+    assert sum(p.numel() for p in adapter.model.parameters()) == PARAMETERS[name]
 
 
 def small(name: str) -> TrueSize:
@@ -67,19 +70,21 @@ def small(name: str) -> TrueSize:
     return TrueSize(size.family, size.source, config)
 
 
-@pytest.mark.parametrize("name", ["llava-1.5-7b", "internvl3-8b"])
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "internvl3-8b", "smolvlm2-2.2b"])
 def test_a_shape_answers_under_a_recipe(name: str) -> None:
     adapter = made(small(name), "cpu", torch.float32)
-    prompt = adapter.prepare(noise_media(), "what is it?")
+    prompt = adapter.prepare(noise_media(0, 30, 90), "what is it?")
+    budget = round(0.35 * prompt.layout.tokens)
     plan = resolve(
         load_recipe("tokencarve"),
         adapter.shape,
         family_signals=adapter.provides,
         original_tokens=prompt.layout.tokens,
-        budget=200.0,
+        budget=float(budget),
     )
     trace = session_of(adapter).run(prompt, plan, Generation(max_new_tokens=2))  # type: ignore[arg-type]
-    assert abs(sum(trace.visual_tokens) / 4 - 200) <= 0.5
+    assert abs(sum(trace.visual_tokens) / 4 - budget) <= 0.5
+    assert sum(seen.input.count for seen in trace.tower) == TILES[name]
     assert trace.first_logits is not None and bool(trace.first_logits.isfinite().all())
 
 

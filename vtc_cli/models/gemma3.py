@@ -29,9 +29,9 @@ CROPS = "the checkpoint asks for pan and scan: not done, the whole picture is on
 
 
 class Gemma3Adapter(Adapter):
-    """`Gemma3ForConditionalGeneration` (arXiv 2503.19786), one picture a prompt.
+    """`Gemma3ForConditionalGeneration` (arXiv 2503.19786), pictures seen whole.
 
-    The tokens of the picture see each other in both directions, and most decoder layers see a
+    The tokens of a picture see each other in both directions, and most decoder layers see a
     window only: both are in the masks, which the adapter has the model make from the token types.
     The window counts the tokens that entered the decoder.
     """

@@ -1,18 +1,18 @@
-"""InternVL 2.5 and 3: a tower with [CLS] whose 2 x 2 neighbours become one token."""
+"""InternVL 2.5 and 3: tiles, a tower with [CLS], 2 x 2 of its neighbours become one token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from vtc_cli.core.errors import ModelError
 from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput
-from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS, Adapter
-from vtc_cli.models.support.geometry import patch_boxes
+from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
     FIRST_FREE,
@@ -23,17 +23,22 @@ from vtc_cli.models.support.offline import (
 from vtc_cli.models.support.parts import Parts, load_parts
 from vtc_cli.models.support.prompt import Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
+from vtc_cli.models.support.tiles import Tile, TiledAdapter
 
-BEGIN, END = "<img>", "</img>"
-NARROW_TOKENS = (BEGIN, END, "<IMG_CONTEXT>")
-ONE_TILE = "the whole picture is one tile: it is not cut into tiles of its own aspect"
+BEGIN, END, VIDEO = "<img>", "</img>", "<video>"
+NARROW_TOKENS = (BEGIN, END, "<IMG_CONTEXT>", VIDEO)
+ONE_TILE = "the checkpoint's image processor allows one tile a picture: it is not cut"
 
 
-class InternVLAdapter(Adapter):
-    """`InternVLForConditionalGeneration` (arXiv 2504.10479), one picture as one tile.
+class InternVLAdapter(TiledAdapter):
+    """`InternVLForConditionalGeneration` (arXiv 2504.10479), pictures and videos.
 
-    Deviation: the published preprocessing cuts a picture into up to twelve tiles and a thumbnail.
-    Here the picture is stretched to one tile, so that its tokens are one raster.
+    A picture is stretched to the arrangement of tiles nearest to its aspect, at most as many as the
+    image processor of the checkpoint allows, and a thumbnail of the whole follows them. A frame of
+    a video is one tile.
+
+    Deviation: frames are prepared by the picture processor; the library's video processor needs
+    torchvision.
     """
 
     family: ClassVar[str] = "internvl"
@@ -70,7 +75,7 @@ class InternVLAdapter(Adapter):
 
     @classmethod
     def narrow(cls, seed: int) -> InternVLAdapter:
-        """The depth and 256 tokens of InternVL3-8B at width 64, its tower at width 32."""
+        """The depth of InternVL3-8B and 256 tokens a tile at width 64, its tower at width 32."""
         return random_internvl(seed, width=64, vision_width=32, vision_layers=24, decoder_layers=28)
 
     @classmethod
@@ -126,24 +131,60 @@ class InternVLAdapter(Adapter):
         return self.model.model.multi_modal_projector
 
     def see(self, media: Media) -> Seen:
-        """One tile a picture."""
-        parts, processor = self.parts, self.parts.image_processor
-        pixels = processor(images=media.picture(), return_tensors="pt", crop_to_patches=False)
-        side = round(1 / self.model.config.downsample_ratio)
-        rows, columns = (count // side for count in self._patch_grid())
-        context = parts.token(self.model.config.image_token_id)
-        begin = getattr(parts.tokenizer, "start_image_token", None) or BEGIN
-        end = getattr(parts.tokenizer, "end_image_token", None) or END
+        """Tiles of a picture, or a tile for each frame."""
+        return self._frames(media) if media.kind == "video" else self._picture(media)
+
+    def _picture(self, media: Media) -> Seen:
+        """Tiles row by row, then the thumbnail."""
+        processor = self.parts.image_processor
+        # The library's joint processor cuts whatever the image processor says of itself.
+        done = processor(images=media.picture(), return_tensors="pt", crop_to_patches=True)
+        pixels = done["pixel_values"].to(self.model.dtype)
+        down, across = _arrangement(processor, media)
+        tile = self._tile(pixels)
+        context = self.parts.token(self.model.config.image_token_id)
         return Seen(
             kind="image",
-            grids=(Grid(1, rows, columns),),
-            tower=(TowerInput(1, rows, columns),),
-            inputs={"pixel_values": pixels["pixel_values"].to(self.model.dtype)},
-            boxes=patch_boxes(processor, media.width, media.height, rows, columns),
-            text=f"{begin}{context * rows * columns}{end}",
+            grids=tile.grids(down, across),
+            tower=(TowerInput(pixels.shape[0], tile.rows, tile.columns),),
+            inputs={"pixel_values": pixels},
+            boxes=tile.boxes(media.width, media.height, down, across),
+            text=self._marked(pixels.shape[0] * tile.tokens),
             marker=context,
-            warnings=(ONE_TILE,),
+            warnings=(ONE_TILE,) if processor.max_patches <= 1 else (),
         )
+
+    def _frames(self, media: Media) -> Seen:
+        """Frames in order, each a tile behind its number."""
+        count = media.frames.shape[0]
+        pictures = [media.picture(frame) for frame in range(count)]
+        done = self.parts.image_processor(
+            images=pictures, return_tensors="pt", crop_to_patches=False
+        )
+        pixels = done["pixel_values"].to(self.model.dtype)
+        tile = self._tile(pixels)
+        shown = self._marked(tile.tokens)
+        return Seen(
+            kind="video",
+            grids=(Grid(count, tile.rows, tile.columns),),
+            tower=(TowerInput(count, tile.rows, tile.columns),),
+            inputs={"pixel_values": pixels},
+            boxes=np.tile(tile.boxes(media.width, media.height), (count, 1)),
+            text="\n".join(f"Frame{number}: {shown}" for number in range(1, count + 1)),
+            marker=getattr(self.parts.tokenizer, "video_token", None) or VIDEO,
+        )
+
+    def _tile(self, pixels: Tensor) -> Tile:
+        """What the tower makes of each of `pixels` (T, 3, H, W)."""
+        config = self.model.config
+        return Tile.of(pixels, config.vision_config.patch_size, round(1 / config.downsample_ratio))
+
+    def _marked(self, tokens: int) -> str:
+        """Placeholders between the marks of a picture."""
+        tokenizer = self.parts.tokenizer
+        begin = getattr(tokenizer, "start_image_token", None) or BEGIN
+        end = getattr(tokenizer, "end_image_token", None) or END
+        return f"{begin}{self.parts.token(self.model.config.image_token_id) * tokens}{end}"
 
     def handed(self, features: Tensor) -> Any:
         """The model reads them as one batch."""
@@ -156,6 +197,19 @@ class InternVLAdapter(Adapter):
         return height // tall, width // wide
 
 
+def _arrangement(processor: Any, media: Media) -> tuple[int, int]:
+    """Rows and columns of tiles that the image processor cuts a picture into."""
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
+    if processor.max_patches <= 1:
+        return 1, 1
+    tile = (processor.size["height"], processor.size["width"])
+    columns, rows = get_optimal_tiled_canvas(
+        (media.height, media.width), tile, processor.min_patches, processor.max_patches
+    )
+    return rows, columns
+
+
 def random_internvl(
     seed: int,
     *,
@@ -166,13 +220,15 @@ def random_internvl(
     heads: int = 4,
     image_size: int = 448,
     patch_size: int = 14,
+    max_tiles: int = 12,
 ) -> InternVLAdapter:
     """A seeded random InternVL with a Qwen2 decoder and its parts."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
     special = len(CONTROL_TOKENS) + len(NARROW_TOKENS)
-    text = Qwen2Config(**text_sizes(width, decoder_layers, heads, special))
+    sizes = text_sizes(width, decoder_layers, heads, special)
+    text = Qwen2Config(**sizes | {"max_position_embeddings": 32768})
     config = InternVLConfig(
         text_config=text.to_dict(),
         vision_config={
@@ -186,6 +242,7 @@ def random_internvl(
         image_token_id=FIRST_FREE + 2,
         downsample_ratio=0.5,
     )
-    images = GotOcr2ImageProcessorPil(size={"height": image_size, "width": image_size})
+    size = {"height": image_size, "width": image_size}
+    images = GotOcr2ImageProcessorPil(size=size, max_patches=max_tiles)
     model = random_model(InternVLForConditionalGeneration, config, seed)
     return InternVLAdapter(model, Parts(byte_tokenizer(NARROW_TOKENS), images))

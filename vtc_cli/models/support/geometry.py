@@ -31,7 +31,7 @@ def patch_boxes(
 
 
 def stretched_boxes(
-    width: int, height: int, frames: int, rows: int, columns: int
+    width: float, height: float, frames: int, rows: int, columns: int
 ) -> NDArray[np.float64]:
     """Boxes of the cells of a grid that covers the whole picture, whatever its sides.
 
