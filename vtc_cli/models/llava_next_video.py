@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -23,23 +22,11 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, config_file, load_parts
+from vtc_cli.models.support.parts import Parts, frame_settings, load_parts
 from vtc_cli.models.support.prompt import Kind, Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
 NARROW_TOKENS = ("<image>", "<video>")
-FRAME_FIELDS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
 
 
 class LlavaNextVideoAdapter(Adapter):
@@ -156,19 +143,7 @@ def _frame_processor(source: str) -> Any:
     """A Pillow processor with the settings that the checkpoint has for frames of videos."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    nested = _json(source, "processor_config.json").get("video_processor")
-    settings = nested or _json(source, "video_preprocessor_config.json")
-    settings = settings or _json(source, "preprocessor_config.json")
-    if not settings:
-        raise OSError("no video_preprocessor_config.json and no preprocessor_config.json")
-    return CLIPImageProcessorPil(**{k: settings[k] for k in FRAME_FIELDS if k in settings})
-
-
-def _json(source: str, name: str) -> dict[str, Any]:
-    """A configuration file, empty if there is none."""
-    path = config_file(source, name)
-    found: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return CLIPImageProcessorPil(**frame_settings(source))
 
 
 def _check(config: Any, source: str) -> None:
