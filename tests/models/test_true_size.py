@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.support import noise_media, session_of
+from tests.engine.families import family_media
+from tests.engine.support import session_of
 from vtc_cli.app import run_command_line
 from vtc_cli.core.errors import ModelError
 from vtc_cli.engine.decode import Generation
@@ -23,6 +24,10 @@ PARAMETERS = {
     "llava-1.5-7b": 7_063_427_072,
     "llava-1.5-13b": 13.35e9,
     "internvl3-8b": 7.94e9,
+    "llava-next-7b": 7_063_431_168,
+    "llava-onevision-0.5b": 893.6e6,
+    "llava-onevision-7b": 8.03e9,
+    "longva-7b": 7.935e9,
 }
 
 
@@ -67,19 +72,21 @@ def small(name: str) -> TrueSize:
     return TrueSize(size.family, size.source, config)
 
 
-@pytest.mark.parametrize("name", ["llava-1.5-7b", "internvl3-8b"])
+@pytest.mark.parametrize(
+    "name", ["llava-1.5-7b", "internvl3-8b", "llava-next-7b", "llava-onevision-0.5b", "longva-7b"]
+)
 def test_a_shape_answers_under_a_recipe(name: str) -> None:
     adapter = made(small(name), "cpu", torch.float32)
-    prompt = adapter.prepare(noise_media(), "what is it?")
+    prompt = adapter.prepare(family_media(adapter.family), "what is it?")
     plan = resolve(
         load_recipe("tokencarve"),
         adapter.shape,
         family_signals=adapter.provides,
         original_tokens=prompt.layout.tokens,
-        budget=200.0,
+        budget=prompt.layout.tokens / 2,
     )
     trace = session_of(adapter).run(prompt, plan, Generation(max_new_tokens=2))  # type: ignore[arg-type]
-    assert abs(sum(trace.visual_tokens) / 4 - 200) <= 0.5
+    assert abs(sum(trace.visual_tokens) / 4 - prompt.layout.tokens / 2) <= 0.5
     assert trace.first_logits is not None and bool(trace.first_logits.isfinite().all())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,6 +59,27 @@ class LlavaNextVideoAdapter(Adapter):
     def narrow(cls, seed: int) -> LlavaNextVideoAdapter:
         """The depth and 144 tokens a frame of LLaVA-NeXT-Video-7B at width 32."""
         return random_llava_next_video(seed, width=32, vision_layers=24, decoder_layers=32)
+
+    @classmethod
+    def true_size(
+        cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]
+    ) -> LlavaNextVideoAdapter:
+        """Random weights at true size with the byte tokenizer."""
+        from transformers import LlavaNextVideoConfig
+        from transformers import LlavaNextVideoForConditionalGeneration as Model
+
+        return cls._with_parts(build(Model, LlavaNextVideoConfig(**fields)))
+
+    @classmethod
+    def _with_parts(cls, model: Any) -> LlavaNextVideoAdapter:
+        """A model with a byte tokenizer and the processor of frames that fits it."""
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        side = model.config.vision_config.image_size
+        frames = CLIPImageProcessorPil(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        )
+        return cls(model, Parts(byte_tokenizer(NARROW_TOKENS), frames))
 
     @property
     def shape(self) -> ModelShape:
@@ -192,7 +213,6 @@ def random_llava_next_video(
         LlavaNextVideoConfig,
         LlavaNextVideoForConditionalGeneration,
     )
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     vision = CLIPVisionConfig(
         hidden_size=width,
@@ -211,9 +231,6 @@ def random_llava_next_video(
         video_token_index=FIRST_FREE + 1,
         vision_feature_layer=-2,
     )
-    frames = CLIPImageProcessorPil(
-        size={"shortest_edge": image_size},
-        crop_size={"height": image_size, "width": image_size},
+    return LlavaNextVideoAdapter._with_parts(
+        random_model(LlavaNextVideoForConditionalGeneration, config, seed)
     )
-    model = random_model(LlavaNextVideoForConditionalGeneration, config, seed)
-    return LlavaNextVideoAdapter(model, Parts(byte_tokenizer(NARROW_TOKENS), frames))

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vtc_cli.core.errors import MediaError
 from vtc_cli.core.layout import Grid
 from vtc_cli.models.support.geometry import crossed
 
@@ -107,18 +106,11 @@ def cut_picture(
         patches: of one crop.
         resolutions: (height, width) in pixels of all crops together, the ones to choose from.
         most: rasters of far more patches than this number of crops has are scaled down.
-
-    Raises:
-        MediaError: the picture is so long and thin that no resolution shows any of it.
     """
     from transformers.image_processing_utils import select_best_resolution
     from transformers.models.llava_next.modeling_llava_next import unpad_image
 
     best = select_best_resolution((height, width), [tuple(each) for each in resolutions])
-    if best is None:
-        raise MediaError(
-            f"{width} x {height} pixels", allowed="a picture that is not so long and thin"
-        )
     down, across, side = best[0] // patches.crop, best[1] // patches.crop, patches.side
     number = torch.arange(down * across * patches.count).view(down, across, side, side)
     joined = number.permute(0, 2, 1, 3).reshape(down * side, across * side)
