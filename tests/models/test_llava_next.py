@@ -23,7 +23,18 @@ from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.resolve import resolve
 
 PUBLISHED = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
-SIZES = [(1, 1), (70, 90), (480, 640), (640, 480), (1000, 1000), (333, 1000), (7, 333), (2000, 90)]
+SIZES = [
+    (1, 1),
+    (5000, 1),
+    (1, 5000),
+    (70, 90),
+    (480, 640),
+    (640, 480),
+    (1000, 1000),
+    (333, 1000),
+    (7, 333),
+    (2000, 90),
+]
 
 
 @pytest.fixture(scope="module")
@@ -136,16 +147,18 @@ def test_line_ends_stay_under_a_budget(adapter: LlavaNextAdapter, recipe: str) -
 
 def test_a_picture_too_thin_for_its_crops_is_an_overview_and_told() -> None:
     adapter = small_family("llava_next", image_size=28, resolutions=[[28, 56], [56, 28]])
-    for height in (1, 8):
-        prompt = adapter.prepare(noise_media(0, height, 90), QUESTION)
-        views = [grid.view for grid in prompt.layout.grids]
-        thin = height == 1
-        assert views == (["overview"] if thin else ["overview", "detail"])
-        assert any("so thin" in text for text in prompt.warnings) == thin
+    for size, shape in (((1, 90), None), ((90, 1), (2, 1)), ((60, 90), (2, 5))):
+        prompt = adapter.prepare(noise_media(0, *size), QUESTION)
+        _, *detail = prompt.layout.grids
+        assert [(grid.rows, grid.columns) for grid in detail] == ([shape] if shape else [])
+        assert any("so thin" in text for text in prompt.warnings) == (1 in size)
         with torch.inference_mode():
-            assert adapter.encode(prompt).features.shape[0] == prompt.layout.tokens
-        tokens = family_session(adapter).run(prompt, Plan("full"), Generation(max_new_tokens=1))
-        assert tokens.original_tokens == prompt.layout.tokens
+            features = adapter.encode(prompt).features
+        assert len(features) == prompt.layout.tokens == len(prompt.patch_boxes)
+        if size == (90, 1):  # padding took the patches and left the line ends
+            newline = adapter.model.model.image_newline.detach()
+            assert torch.equal(features[4:], newline.expand(2, -1))
+            assert not prompt.patch_boxes[4:].any()
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1)])

@@ -110,7 +110,7 @@ class AnyresAdapter(Adapter):
             self.checked(done["pixel_values"], crops),
             done["image_sizes"],
             np.concatenate(boxes),
-            () if cut.grids else (TOO_THIN,),
+            (TOO_THIN,) if cut.empty else (),
         )
 
     def seen_picture(

@@ -84,9 +84,17 @@ class Cut:
         return (self.rows, self.columns) != tuple(self.index.shape)
 
     @property
+    def empty(self) -> bool:
+        """Whether padding took every patch, as it does of slivers."""
+        return self.rows * self.columns == 0
+
+    @property
     def grids(self) -> tuple[Grid, ...]:
-        """The tokens of the raster; none where padding took all its rows."""
-        if not self.rows * self.columns:
+        """The tokens of the raster; none where padding took all its rows.
+
+        Where it took all columns, the model still ends each row, so line ends alone are left.
+        """
+        if not self.rows:
             return ()
         return (Grid(1, self.rows, self.columns + 1, view="detail", line_ends=True),)
 
