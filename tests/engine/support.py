@@ -82,7 +82,7 @@ class ProjectedPrune(EncoderStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         index = torch.arange(len(tokens))
-        return Decision.prune(index[index % 3 != 0], len(tokens))
+        return Decision.prune(index[(index % 3 != 0) | tokens.protected], len(tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,8 @@ class ShrinkingPrune(PrefillStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         index = torch.arange(len(tokens))
-        return Decision.prune(index[index % 3 == signals.layer % 3], len(tokens))
+        stays = (index % 3 == signals.layer % 3) | tokens.protected
+        return Decision.prune(index[stays], len(tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,9 @@ class AttentionPrune(PrefillStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         score = signals.attention_rows("after_visual").mean(0).sum(0)
-        keep = score.argsort(descending=True, stable=True)[: len(tokens) // 2].sort().values
+        first = score + tokens.protected * (score.max() + 1)
+        count = max(len(tokens) // 2, int(tokens.protected.sum()))
+        keep = first.argsort(descending=True, stable=True)[:count].sort().values
         return Decision.prune(keep, len(tokens), scores=score)
 
 

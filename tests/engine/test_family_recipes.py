@@ -15,8 +15,6 @@ from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.resolve import resolve
 
-BUDGET = 64.0
-
 
 @pytest.fixture(scope="module", params=NARROW)
 def adapter(request: pytest.FixtureRequest) -> Adapter:
@@ -32,18 +30,19 @@ def prompt(adapter: Adapter) -> Prompt:
 
 @pytest.mark.parametrize("name", ["fastv", "tokencarve", "random", "uniform"])
 def test_a_recipe_runs_and_meets_its_budget(adapter: Adapter, prompt: Prompt, name: str) -> None:
+    budget = NARROW[adapter.family].budget
     plan = resolve(
         load_recipe(name),
         adapter.shape,
         family_signals=adapter.provides,
         original_tokens=prompt.layout.tokens,
-        budget=BUDGET,
+        budget=budget,
     )
     trace = family_session(adapter).run(prompt, plan, Generation(max_new_tokens=2))
     layers = adapter.shape.decoder.layers
     assert trace.original_tokens == NARROW[adapter.family].tokens
     assert len(trace.visual_tokens) == layers == NARROW[adapter.family].layers
-    assert abs(sum(trace.visual_tokens) / layers - BUDGET) <= 0.5
+    assert abs(sum(trace.visual_tokens) / layers - budget) <= 0.5
     assert trace.tower[0].rows == [NARROW[adapter.family].rows] * adapter.shape.vision.layers
     assert len(trace.answer_ids) == 2
 

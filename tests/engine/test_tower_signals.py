@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.families import SMALL, family_prompt, family_session, small_family
+from tests.engine.families import (
+    CASES,
+    Case,
+    case_prompt,
+    family_session,
+    library_arrangement,
+    small_family,
+)
 from tests.engine.probes import ProbeClassAttention
 from tests.engine.support import plan_of
 from vtc_cli.core.decision import Decision
@@ -58,14 +65,19 @@ class ProbeSimilarity(EncoderStage):
         return Decision.identity(len(tokens), tokens.features.device, scores=scores)
 
 
-@pytest.fixture(scope="module", params=SMALL)
-def adapter(request: pytest.FixtureRequest) -> Adapter:
-    return small_family(request.param)
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
 
 
 @pytest.fixture(scope="module")
-def prompt(adapter: Adapter) -> Prompt:
-    return family_prompt(adapter)
+def adapter(case: Case) -> Adapter:
+    return small_family(case.family)
+
+
+@pytest.fixture(scope="module")
+def prompt(adapter: Adapter, case: Case) -> Prompt:
+    return case_prompt(adapter, case)
 
 
 def scores_of(adapter: Adapter, prompt: Prompt, stage: EncoderStage) -> Tensor:
@@ -76,19 +88,36 @@ def scores_of(adapter: Adapter, prompt: Prompt, stage: EncoderStage) -> Tensor:
     return scores
 
 
+def left(prompt: Prompt) -> Tensor:
+    """Tokens that are there behind `Drop`, which acts on each span."""
+    layout = prompt.layout
+    kept = [torch.arange(layout.tokens_of(span)) >= 5 for span in range(layout.spans)]
+    return torch.cat(kept).nonzero()[:, 0]
+
+
 def eager_maps(adapter: Adapter, prompt: Prompt) -> Tensor:
-    """(tiles or frames, heads, rows, rows) of tower layer `LAYER`."""
+    """(inputs, heads, rows, rows) of tower layer `LAYER`."""
     model = small_family(adapter.family, "eager").model.model
     tower = model.vision_model if hasattr(model, "vision_model") else model.vision_tower
-    pixels = next(value for name, value in prompt.encoder_inputs.items() if "values" in name)
+    names = ("pixel_values", "pixel_values_videos")
+    by_kind = [[one.inputs.get(name) for one in prompt.seen] for name in names]
+    pixels = [each.flatten(0, -4) for kind in by_kind for each in kind if each is not None]
     with torch.inference_mode():
-        tower = tower(pixels.flatten(0, -4), output_attentions=True)
-    maps: Tensor = tower.attentions[LAYER]
-    return maps
+        return torch.cat([tower(each, output_attentions=True).attentions[LAYER] for each in pixels])
 
 
 def joined(adapter: Adapter, prompt: Prompt, patches: Tensor) -> Tensor:
-    """Means by hand, token after token; patches (tiles or frames, P, ...)."""
+    """Values of tokens; patches (inputs, P) or (inputs, P, C).
+
+    Means by hand, token after token; where crops are packed, the library's own arrangement, with 0
+    for the number and the mean for the vector of a learned token.
+    """
+    if adapter.shape.packing:
+        numbers = patches.ndim == 2
+        learned = (lambda own: own.new_zeros(1)) if numbers else (lambda own: own.mean(dim=0))
+        wide = patches[..., None] if numbers else patches
+        values = library_arrangement(adapter, prompt, wide, learned)
+        return values[:, 0] if numbers else values
     side, seen = round(adapter.shape.merged_patches**0.5), prompt.tower[0]
     rows, columns = prompt.layout.grids[0].rows, prompt.layout.grids[0].columns
     wide = columns * side
@@ -113,7 +142,7 @@ def test_class_attention_is_the_mean_over_the_patches_of_a_token(
         return
     scores = scores_of(adapter, prompt, ProbeClassAttention(attention_layer=LAYER))
     own = joined(adapter, prompt, eager_maps(adapter, prompt)[:, :, 0, 1:].mean(dim=1))
-    torch.testing.assert_close(scores, own[5:], atol=1e-6, rtol=0)
+    torch.testing.assert_close(scores, own[left(prompt)], atol=1e-6, rtol=0)
 
 
 def test_received_attention_is_the_mean_over_the_patches_of_a_token(
@@ -122,7 +151,7 @@ def test_received_attention_is_the_mean_over_the_patches_of_a_token(
     scores = scores_of(adapter, prompt, ProbeReceived())
     received = eager_maps(adapter, prompt).mean(dim=(1, 2))[:, adapter.shape.class_tokens :]
     own = joined(adapter, prompt, received)
-    torch.testing.assert_close(scores, own[5:], atol=1e-6, rtol=0)
+    torch.testing.assert_close(scores, own[left(prompt)], atol=1e-6, rtol=0)
 
 
 def test_keys_are_the_mean_keys_of_the_patches(adapter: Adapter, prompt: Prompt) -> None:
@@ -133,8 +162,8 @@ def test_keys_are_the_mean_keys_of_the_patches(adapter: Adapter, prompt: Prompt)
         scores = scores_of(adapter, prompt, ProbeSimilarity())
     finally:
         handle.remove()
-    own = joined(adapter, prompt, seen[0][:, adapter.shape.class_tokens :])
-    torch.testing.assert_close(scores, own[5:].norm(dim=1), atol=1e-5, rtol=0)
+    own = joined(adapter, prompt, torch.cat(seen)[:, adapter.shape.class_tokens :])
+    torch.testing.assert_close(scores, own[left(prompt)].norm(dim=1), atol=1e-5, rtol=0)
 
 
 def test_features_before_the_projector_have_one_row_a_token(
@@ -147,14 +176,32 @@ def test_features_before_the_projector_have_one_row_a_token(
         scores = scores_of(adapter, prompt, ProbeSimilarity(keys=False))
     finally:
         handle.remove()
-    rows = seen[0].reshape(-1, seen[0].shape[-1])
-    assert rows.shape[0] == 36
-    torch.testing.assert_close(scores, rows[5:, 0], atol=1e-5, rtol=0)
-    assert float(scores.std()) > 1e-2
     with torch.inference_mode():
         features = adapter.encode(prompt).features
+    rows = torch.cat([part.reshape(-1, part.shape[-1]) for part in seen])
+    if adapter.shape.packing:
+        patches = rows.reshape(-1, adapter.shape.patches, rows.shape[1])
+        rows = joined(adapter, prompt, patches)
+    assert rows.shape[0] == prompt.layout.tokens
+    torch.testing.assert_close(scores, rows[left(prompt), 0], atol=1e-5, rtol=0)
+    with torch.inference_mode():
         projected = adapter.projector(rows[None])[0]
         if adapter.family == "gemma3":
             whole = adapter.model.model.multi_modal_projector
             projected = projected @ whole.mm_input_projection_weight
-    torch.testing.assert_close(projected, features, atol=1e-5, rtol=0)
+    alone = projected_alone(adapter, prompt)
+    torch.testing.assert_close(projected[alone], features[alone], atol=1e-5, rtol=0)
+    pooled = adapter.family == "llava_onevision" and prompt.kinds == ("video",)
+    assert bool(alone.any()) != pooled
+
+
+def projected_alone(adapter: Adapter, prompt: Prompt) -> Tensor:
+    """(N,) bool: tokens that are one projected row, neither read between several nor learned."""
+    alone = []
+    for one in prompt.seen:
+        for grid in one.grids:
+            read_between = one.kind == "video" or grid.view == "detail"
+            column = torch.arange(grid.tokens) % grid.columns
+            row = column < grid.patch_columns
+            alone.append(row & (adapter.family != "llava_onevision" or not read_between))
+    return torch.cat(alone)

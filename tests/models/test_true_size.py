@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.support import noise_media, session_of
+from tests.engine.families import family_media
+from tests.engine.support import session_of
 from vtc_cli.app import run_command_line
 from vtc_cli.core.errors import ModelError
 from vtc_cli.engine.decode import Generation
@@ -24,8 +25,20 @@ PARAMETERS = {
     "llava-1.5-13b": 13.35e9,
     "internvl3-8b": 7.94e9,
     "smolvlm2-2.2b": 2_246_784_880,
+    "llava-next-7b": 7_063_431_168,
+    "llava-onevision-0.5b": 893.6e6,
+    "llava-onevision-7b": 8.03e9,
+    "longva-7b": 7.935e9,
 }
-TILES = {"llava-1.5-7b": 1, "internvl3-8b": 4, "smolvlm2-2.2b": 9}  # of a picture of 3 : 1
+# Pictures that the tower sees of one of 3 : 1, crops and the whole; frames of a video.
+TILES = {
+    "llava-1.5-7b": 1,
+    "internvl3-8b": 4,
+    "smolvlm2-2.2b": 9,
+    "llava-next-7b": 3,
+    "llava-onevision-0.5b": 2,
+    "longva-7b": 4,
+}
 
 
 def made(size: TrueSize, device: str, dtype: torch.dtype) -> Adapter:
@@ -70,11 +83,11 @@ def small(name: str) -> TrueSize:
     return TrueSize(size.family, size.source, config)
 
 
-@pytest.mark.parametrize("name", ["llava-1.5-7b", "internvl3-8b", "smolvlm2-2.2b"])
+@pytest.mark.parametrize("name", sorted(TILES))
 def test_a_shape_answers_under_a_recipe(name: str) -> None:
     adapter = made(small(name), "cpu", torch.float32)
-    prompt = adapter.prepare(noise_media(0, 30, 90), "what is it?")
-    budget = round(0.35 * prompt.layout.tokens)
+    prompt = adapter.prepare(family_media(adapter.family, 0, 30, 90), "what is it?")
+    budget = round(0.5 * prompt.layout.tokens)
     plan = resolve(
         load_recipe("tokencarve"),
         adapter.shape,

@@ -162,8 +162,6 @@ def do_job(
     that one scores the frames. With an `observer` each of them is looked at in a pass of its own,
     so that no time or memory that is reported comes from a pass under observation.
     """
-    from vtc_cli.core.media import Media
-
     prompt = scored(session.adapter.prepare(media, question), pair, media)
     plan = make_plan(session, prompt, recipe, options)
     if baseline:
@@ -177,8 +175,7 @@ def do_job(
         capture=baseline,
         turns=turns,
     )
-    shown = (media,) if isinstance(media, Media) else media
-    trace.warnings.extend(text for each in shown for text in each.warnings)
+    trace.warnings.extend(text for each in several(media) for text in each.warnings)
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
         return Outcome(trace, prompt)
@@ -192,6 +189,11 @@ def do_job(
         for each in (plan, full_plan)
     )
     return Outcome(trace, prompt, full, (nll[0], nll[1]))
+
+
+def several(media: Media | Sequence[Media]) -> Sequence[Media]:
+    """The pictures and videos of a prompt, also where there is one."""
+    return media if isinstance(media, Sequence) else (media,)
 
 
 def _answer_nll(

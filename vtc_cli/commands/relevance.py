@@ -62,9 +62,7 @@ def scored(prompt: Prompt, pair: Pair | None, media: Media | Sequence[Media]) ->
     """The prompt whose frames `pair` scores by its question; as it was without a pair."""
     if pair is None:
         return prompt
-    from vtc_cli.core.media import Media
-
-    shown = (media,) if isinstance(media, Media) else media
+    shown = media if isinstance(media, Sequence) else (media,)
     scorers = tuple(pair.scorer(each, prompt.question) for each in shown)
     warnings = (*prompt.warnings, *pair.warnings(prompt.question))
     return replace(prompt, frame_scorers=scorers, warnings=warnings)

@@ -81,7 +81,7 @@ class AttentionTap:
         self._layer_of = dict(modules)
         self._name = implementation
         self.captures: dict[int, Capture] = {}  # by layer; of a batch the first row
-        self.batches: dict[int, list[Capture]] = {}  # every row: a tower's frames
+        self.batches: dict[int, list[Capture]] = {}  # every row of every call: a tower's frames
 
     def __enter__(self) -> AttentionTap:
         if self._layer_of:
@@ -133,7 +133,7 @@ class AttentionTap:
             causal = bool(getattr(module, "is_causal", False))
             scaling = float(options.get("scaling") or query.shape[-1] ** -0.5)
             seen = mask if mask is not None and mask.ndim == 4 else None  # 2-D is padding
-            self.batches[layer] = [
+            rows = [
                 Capture(
                     query[row],
                     key[row],
@@ -145,5 +145,6 @@ class AttentionTap:
                 )
                 for row in range(query.shape[0])
             ]
-            self.captures[layer] = self.batches[layer][0]
+            self.captures[layer] = rows[0]
+            self.batches.setdefault(layer, []).extend(rows)
         return result

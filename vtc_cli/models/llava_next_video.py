@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,23 +22,11 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, config_file, load_parts
+from vtc_cli.models.support.parts import Parts, frame_settings, load_parts
 from vtc_cli.models.support.prompt import Kind, Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
 NARROW_TOKENS = ("<image>", "<video>")
-FRAME_FIELDS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
 
 
 class LlavaNextVideoAdapter(Adapter):
@@ -72,6 +59,27 @@ class LlavaNextVideoAdapter(Adapter):
     def narrow(cls, seed: int) -> LlavaNextVideoAdapter:
         """The depth and 144 tokens a frame of LLaVA-NeXT-Video-7B at width 32."""
         return random_llava_next_video(seed, width=32, vision_layers=24, decoder_layers=32)
+
+    @classmethod
+    def true_size(
+        cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]
+    ) -> LlavaNextVideoAdapter:
+        """Random weights at true size with the byte tokenizer."""
+        from transformers import LlavaNextVideoConfig
+        from transformers import LlavaNextVideoForConditionalGeneration as Model
+
+        return cls._with_parts(build(Model, LlavaNextVideoConfig(**fields)))
+
+    @classmethod
+    def _with_parts(cls, model: Any) -> LlavaNextVideoAdapter:
+        """A model with a byte tokenizer and the processor of frames that fits it."""
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        side = model.config.vision_config.image_size
+        frames = CLIPImageProcessorPil(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        )
+        return cls(model, Parts(byte_tokenizer(NARROW_TOKENS), frames))
 
     @property
     def shape(self) -> ModelShape:
@@ -156,19 +164,7 @@ def _frame_processor(source: str) -> Any:
     """A Pillow processor with the settings that the checkpoint has for frames of videos."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    nested = _json(source, "processor_config.json").get("video_processor")
-    settings = nested or _json(source, "video_preprocessor_config.json")
-    settings = settings or _json(source, "preprocessor_config.json")
-    if not settings:
-        raise OSError("no video_preprocessor_config.json and no preprocessor_config.json")
-    return CLIPImageProcessorPil(**{k: settings[k] for k in FRAME_FIELDS if k in settings})
-
-
-def _json(source: str, name: str) -> dict[str, Any]:
-    """A configuration file, empty if there is none."""
-    path = config_file(source, name)
-    found: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return CLIPImageProcessorPil(**frame_settings(source))
 
 
 def _check(config: Any, source: str) -> None:
@@ -217,7 +213,6 @@ def random_llava_next_video(
         LlavaNextVideoConfig,
         LlavaNextVideoForConditionalGeneration,
     )
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     vision = CLIPVisionConfig(
         hidden_size=width,
@@ -236,9 +231,6 @@ def random_llava_next_video(
         video_token_index=FIRST_FREE + 1,
         vision_feature_layer=-2,
     )
-    frames = CLIPImageProcessorPil(
-        size={"shortest_edge": image_size},
-        crop_size={"height": image_size, "width": image_size},
+    return LlavaNextVideoAdapter._with_parts(
+        random_model(LlavaNextVideoForConditionalGeneration, config, seed)
     )
-    model = random_model(LlavaNextVideoForConditionalGeneration, config, seed)
-    return LlavaNextVideoAdapter(model, Parts(byte_tokenizer(NARROW_TOKENS), frames))

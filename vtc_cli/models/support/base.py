@@ -174,7 +174,7 @@ class Adapter(ABC):
         """
         shown = (media,) if isinstance(media, Media) else tuple(media)
         self._check(shown)
-        seen = tuple(self.see(as_taken(each, self.takes, self.family)) for each in shown)
+        seen = self.see_all([as_taken(each, self.takes, self.family) for each in shown])
         input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
         places = visual_places(input_ids, self.placeholder_ids, layout_of(seen).tokens)
         joined = self.joined_inputs(seen)
@@ -216,6 +216,10 @@ class Adapter(ABC):
                 allowed=f"one in a prompt of the family {self.family}",
                 hint="`vtc models` lists the families",
             )
+
+    def see_all(self, shown: Sequence[Media]) -> tuple[Seen, ...]:
+        """What the model is shown of a whole prompt."""
+        return tuple(self.see(media) for media in shown)
 
     @abstractmethod
     def see(self, media: Media) -> Seen:
@@ -264,11 +268,15 @@ class Adapter(ABC):
                 for name, value in prompt.encoder_inputs.items()
                 if ("video" in name) == (kind == "video")
             }
-            method = getattr(self.model.model, f"get_{kind}_features")
-            carriers[kind] = method(**mine, return_dict=True)
+            carriers[kind] = self.tower_output(kind, mine, prompt)
         flat = {kind: flat_rows(carrier.pooler_output) for kind, carrier in carriers.items()}
         features = in_span_order(prompt, flat)
         return EncoderOutput(features, carriers, prompt.kinds, self.added(carriers, prompt))
+
+    def tower_output(self, kind: Kind, inputs: Mapping[str, Tensor], prompt: Prompt) -> Any:
+        """What the library's method for `kind` gives on its arguments."""
+        method = getattr(self.model.model, f"get_{kind}_features")
+        return method(**inputs, return_dict=True)
 
     def added(self, carriers: Mapping[Kind, Any], prompt: Prompt) -> tuple[Tensor, ...]:
         """Rows (N, d) that the first decoder layers add."""

@@ -24,7 +24,7 @@ def patch_boxes(
         (rows x columns, 4) left, top, right, bottom in picture pixels; patches of padding lie
         outside the picture.
     """
-    left, top, right, bottom = _visible_region(processor, width, height)
+    left, top, right, bottom = visible_region(processor, width, height)
     x = np.linspace(left, right, columns + 1)
     y = np.linspace(top, bottom, rows + 1)
     return _cells(x, y)
@@ -51,12 +51,20 @@ def stretched_boxes(
 
 def _cells(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Boxes between neighbouring lines, row by row."""
-    lefts, tops = np.meshgrid(x[:-1], y[:-1])
-    rights, bottoms = np.meshgrid(x[1:], y[1:])
+    return crossed((x[:-1], x[1:]), (y[:-1], y[1:]))
+
+
+def crossed(
+    x: tuple[NDArray[np.float64], NDArray[np.float64]],
+    y: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """(rows x columns, 4) boxes of every row and column, from where each starts and ends."""
+    lefts, tops = np.meshgrid(x[0], y[0])
+    rights, bottoms = np.meshgrid(x[1], y[1])
     return np.stack([lefts, tops, rights, bottoms], axis=-1).reshape(-1, 4)
 
 
-def _visible_region(processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
+def visible_region(processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
     """The part of the picture plane that becomes the model's input."""
     side = max(width, height)
     padded = bool(getattr(processor, "do_pad", False))

@@ -7,6 +7,7 @@ it not: they are loaded one by one, and each adapter places its placeholders its
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,18 @@ from vtc_cli.core.media import Media
 from vtc_cli.models.support.prompt import Kind, Seen
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+FRAME_FIELDS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,30 +106,31 @@ class Parts:
 
 
 def prompt_ids(parts: Parts, fallback: str, seen: Sequence[Seen], question: str) -> Tensor:
-    """(1, S) ids of the prompt, each marker replaced by what stands for its picture or video.
+    """(1, S) ids of the prompt, each marker replaced by what stands for a picture or video.
+
+    They stand in the order of `seen`, also where a template writes pictures before videos.
 
     Raises:
         ModelError: the chat holds too few markers.
+        UsageError: the question holds a marker.
     """
-    text, done, start = parts.chat(fallback, seen, question), "", 0
-    for number, one in enumerate(seen):
-        at = text.find(one.marker, start)
-        if at < 0:
-            raise ModelError(
-                f"the prompt holds {number} times {one.marker!r}",
-                allowed=f"{len(seen)}: the places of pictures and videos",
-                hint="check the chat template of the checkpoint",
-            )
-        done += text[start:at] + one.text
-        start = at + len(one.marker)
-    rest = text[start:]
-    if any(one.marker in rest for one in seen):
+    chat = parts.chat(fallback, seen, question)
+    markers = "|".join(re.escape(marker) for marker in {one.marker for one in seen})
+    pieces = re.split(markers, chat)
+    if len(pieces) <= len(seen):
+        raise ModelError(
+            f"the prompt holds {len(pieces) - 1} times {seen[0].marker!r}",
+            allowed=f"{len(seen)}: the places of pictures and videos",
+            hint="check the chat template of the checkpoint",
+        )
+    if len(pieces) > len(seen) + 1:
         raise UsageError(
             f"the prompt holds more than {len(seen)} times {seen[-1].marker!r}",
             allowed="one for each picture or video",
             hint="leave it out of the question",
         )
-    text = done + rest
+    filled = [one.text + piece for one, piece in zip(seen, pieces[1:], strict=True)]
+    text = pieces[0] + "".join(filled)
     starts = text.startswith(str(parts.tokenizer.bos_token))
     ids = parts.tokenizer(text, add_special_tokens=not starts).input_ids
     return torch.tensor([ids], dtype=torch.int64)
@@ -134,8 +148,8 @@ def load_parts(source: str, image_processor: Any) -> Parts:
     """
     from transformers import AutoTokenizer
 
-    tokenizer: Any = _part("tokenizer", source, lambda: AutoTokenizer.from_pretrained(source))
-    images = _part("image processor", source, lambda: image_processor(source))
+    tokenizer: Any = load_part("tokenizer", source, lambda: AutoTokenizer.from_pretrained(source))
+    images = load_part("image processor", source, lambda: image_processor(source))
     template = _template(source) or getattr(tokenizer, "chat_template", None)
     return Parts(tokenizer, images, template)
 
@@ -182,6 +196,27 @@ def as_taken(media: Media, takes: frozenset[Kind], family: str) -> Media:
     )
 
 
+def frame_settings(source: str) -> dict[str, Any]:
+    """Settings of a checkpoint for frames of videos; those for pictures if it has no others.
+
+    Raises:
+        OSError: it has neither.
+    """
+    nested = _json(source, "processor_config.json").get("video_processor")
+    settings = nested or _json(source, "video_preprocessor_config.json")
+    settings = settings or _json(source, "preprocessor_config.json")
+    if not settings:
+        raise OSError("no video_preprocessor_config.json and no preprocessor_config.json")
+    return {name: settings[name] for name in FRAME_FIELDS if name in settings}
+
+
+def _json(source: str, name: str) -> dict[str, Any]:
+    """A configuration file, empty if there is none."""
+    path = config_file(source, name)
+    found: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def config_file(source: str, name: str) -> Path | None:
     """The file `name` of a folder or hub id, None if it has none."""
     from transformers.utils.hub import cached_file
@@ -194,7 +229,7 @@ def config_file(source: str, name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _part(name: str, source: str, load: Callable[[], Any]) -> Any:
+def load_part(name: str, source: str, load: Callable[[], Any]) -> Any:
     """One part, or an error that names it."""
     try:
         return load()
