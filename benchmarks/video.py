@@ -169,7 +169,7 @@ def spread(values: list[float]) -> str:
 def read_alone(path: str) -> None:
     """Read 64 frames in this process and print what the system says about it and its child."""
     start = time.perf_counter()
-    media = read_video(path, FrameOptions(frames=FRAMES))
+    media = read_video(path, FrameOptions(frames=FRAMES, time_limit=3600.0))
     seconds = time.perf_counter() - start
     own, child = (
         resource.getrusage(who).ru_maxrss / 1024

@@ -186,6 +186,17 @@ def test_every_command_refuses_two_ways_to_choose(
     assert "--frames and --keyframes together" in block(capsys)["found"]
 
 
+def test_a_reading_that_takes_too_long_is_given_up(
+    clip: str, model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command_line(["run", clip, "what?", *model, "--time-limit", "0.001"]) == 2
+    rows = block(capsys)
+    assert (rows["where"], rows["found"]) == (clip, "not decoded after 0.001 s")
+    assert "--time-limit" in rows["try"]
+    assert run_command_line(["run", clip, "what?", *model, "--time-limit", "0"]) == 2
+    assert block(capsys)["where"] == "--time-limit"
+
+
 def test_more_frames_than_there_are_is_told(
     clip: str, model: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,7 +96,7 @@ def test_pyav_takes_over_whatever_decord_does(
 @pytest.mark.parametrize(
     ("deed", "found", "hint"),
     [
-        (HANG, "not decoded after 2 s", "take fewer frames"),
+        (HANG, "not decoded after 2 s", "raise --time-limit"),
         (MURDER, r"the decoder died \(SIGKILL\)", "free some memory"),
         (CRASH, r"the decoder died \(SIGABRT\)", "convert it anew"),
         (GREED, "decoding takes more memory", "scale the video down"),
@@ -120,7 +120,7 @@ def test_decord_that_hangs_costs_the_time_limit_and_names_the_other(clip: str, s
     spoil("decord", HANG)
     with pytest.raises(MediaError, match="not decoded after 1 s") as caught:
         read_video(clip, FrameOptions(reader="decord", time_limit=1.0))
-    assert caught.value.hint == "--reader pyav, which jumps"
+    assert (caught.value.hint or "").startswith("--reader pyav, which jumps; ")
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,7 @@ from vtc_cli.commands.video_options import (
     KeyframesOption,
     ReaderOption,
     StartOption,
+    TimeLimitOption,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def analyze(
     start: StartOption = 0.0,
     end: EndOption = None,
     reader: ReaderOption = "auto",
+    time_limit: TimeLimitOption = 120.0,
     recipes: RecipesOption = [],  # noqa: B006 - typer wants a list, and nobody changes it
     relevance: RelevanceOption = None,
     budget: BudgetOption = "default",

@@ -38,6 +38,7 @@ from vtc_cli.commands.video_options import (
     KeyframesOption,
     ReaderOption,
     StartOption,
+    TimeLimitOption,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def compress(
     start: StartOption = 0.0,
     end: EndOption = None,
     reader: ReaderOption = "auto",
+    time_limit: TimeLimitOption = 120.0,
     recipe: RecipeOption = "full",
     relevance: RelevanceOption = None,
     question: QuestionOption = None,

@@ -47,6 +47,7 @@ from vtc_cli.commands.video_options import (
     KeyframesOption,
     ReaderOption,
     StartOption,
+    TimeLimitOption,
 )
 from vtc_cli.core.errors import CheckError
 
@@ -68,6 +69,7 @@ def run(
     start: StartOption = 0.0,
     end: EndOption = None,
     reader: ReaderOption = "auto",
+    time_limit: TimeLimitOption = 120.0,
     recipe: RecipeOption = "full",
     relevance: RelevanceOption = None,
     budget: BudgetOption = "default",

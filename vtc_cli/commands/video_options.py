@@ -26,6 +26,10 @@ ReaderOption = Annotated[
     str, typer.Option(help="auto (decord up to 10 s), decord or pyav.", rich_help_panel=VIDEO)
 ]
 
+TimeLimitOption = Annotated[
+    float, typer.Option(help="Seconds after which reading is given up.", rich_help_panel=VIDEO)
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions:
@@ -37,6 +41,7 @@ class VideoOptions:
     start: float
     end: float | None
     reader: str
+    time_limit: float
 
     def frame_options(self) -> FrameOptions:
         """Which frames of a video are wanted.
@@ -56,4 +61,5 @@ class VideoOptions:
             start=self.start,
             end=self.end,
             reader=cast(Any, self.reader),
+            time_limit=self.time_limit,
         )

@@ -269,10 +269,11 @@ class _Received:
 
 
 def _too_slow(job: Job) -> MediaError:
+    other = "--reader pyav, which jumps; " if job.reader == "decord" else ""
     return MediaError(
         f"not decoded after {job.options.time_limit:g} s",
         allowed="as much wall time for reading",
-        hint="--reader pyav, which jumps" if job.reader == "decord" else "take fewer frames",
+        hint=f"{other}take fewer frames, or raise --time-limit",
     )
 
 

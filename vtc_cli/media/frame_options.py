@@ -91,7 +91,7 @@ def _check_limits(options: FrameOptions) -> None:
     if options.reader not in READERS:
         raise UsageError(f"{options.reader!r}", where="--reader", allowed=", ".join(READERS))
     if not (math.isfinite(options.time_limit) and options.time_limit > 0):
-        raise UsageError(f"{options.time_limit}", where="time limit", allowed="seconds above 0")
+        raise UsageError(f"{options.time_limit}", where="--time-limit", allowed="seconds above 0")
     if options.memory_limit_bytes < LEAST_MEMORY_BYTES:
         allowed = f"at least {LEAST_MEMORY_BYTES} bytes"
         raise UsageError(f"{options.memory_limit_bytes}", where="memory limit", allowed=allowed)
