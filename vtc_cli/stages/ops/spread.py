@@ -11,10 +11,8 @@ from vtc_cli.core.tokens import Grid
 def evenly_spread(position: Tensor, grid: Grid, count: int) -> Tensor:
     """Indices of `count` of N tokens that lie evenly over the grid, also when it has holes.
 
-    Tokens are put into bands of rows with equal numbers of tokens, as many bands as make the cells
-    square; each band is cut along its columns into cells, as many as are its share, and each cell
-    gives the token nearest to its middle. On a full grid with a count that divides it this is a
-    strided grid. Frames of a video stand one below the other.
+    Each of the cells of `even_cells` gives the token nearest to its middle. On a full grid with a
+    count that divides it this is a strided grid.
 
     Args:
         position: (N, 3) t, y, x.
@@ -23,6 +21,25 @@ def evenly_spread(position: Tensor, grid: Grid, count: int) -> Tensor:
 
     Returns:
         (count,) int64, ascending.
+    """
+    return even_cells(position, grid, count)[1].sort().values
+
+
+def even_cells(position: Tensor, grid: Grid, count: int) -> tuple[Tensor, Tensor]:
+    """`count` cells that share out N tokens evenly, also when the grid has holes.
+
+    Tokens are put into bands of rows with equal numbers of tokens, as many bands as make the cells
+    square; each band is cut along its columns into cells, as many as are its share. Frames of a
+    video stand one below the other.
+
+    Args:
+        position: (N, 3) t, y, x.
+        grid: of the original tokens.
+        count: 1 <= count <= N.
+
+    Returns:
+        (N,) int64, the cell of each token, and (count,) int64, the token nearest to the middle of
+        each cell.
     """
     places = position.cpu().double()  # the same choice on every device
     total, height = places.shape[0], grid.frames * grid.rows
@@ -35,7 +52,10 @@ def evenly_spread(position: Tensor, grid: Grid, count: int) -> Tensor:
     size, wanted = starts.diff()[band], quota.diff()[band]
     cell = quota[band] + (rank - starts[band]) * wanted // size
     order = _order(places, band)
-    return order[_middles(places[order], cell, count)].sort().values.to(position.device)
+    middle = order[_middles(places[order], cell, count)]
+    own = torch.empty_like(order)
+    own[order] = cell
+    return own.to(position.device), middle.to(position.device)
 
 
 def _order(places: Tensor, band: Tensor) -> Tensor:
