@@ -50,7 +50,7 @@ class ProbeSimilarity(EncoderStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         keys, features = signals.vision_keys(self.attention_layer), signals.vision_features()
-        scores = (keys if self.keys else features).norm(dim=1)
+        scores = (keys.flatten(1) if self.keys else features).norm(dim=1)
         return Decision.identity(len(tokens), tokens.features.device, scores=scores)
 
 

@@ -20,7 +20,7 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "vision_cls_attention": "(N,) attention of [CLS] to each visual token, head mean",
     "vision_received_attention": "(N,) attention each token receives, mean of heads, queries",
     "vision_features": "(N, d_vision) states that enter the projector",
-    "vision_keys": "(N, heads x head_dim) keys of a tower layer",
+    "vision_keys": "(N, heads, head_dim) keys of a tower layer",
     "projected_features": "(N, d) visual features at the door of the decoder",
     "frame_relevance": "(F,) likeness of each frame to the text after the visual tokens",
     "text_embeddings": "(T, d) embeddings of the text after the visual tokens",
@@ -30,15 +30,32 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "attention_output": "(N, heads x head_dim) joined heads of the visual tokens, before o_proj",
     "attention_projection": "(N, d) the same after o_proj",
     "hidden": "(N, d) decoder layer output of the visual tokens",
+    "text_keys": "(kv_heads, T, head_dim) keys of the text after the visual tokens",
+    "normed_hidden": "(N, d) hidden states under the norm at the decoder's end",
+    "normed_text": "(T, d) the same of the text after the visual tokens",
+    "attention_rows_ahead": "(heads, Q, N) attention rows of the layer to come, worked out ahead",
 }
 
 # Signals that depend on the question. The others are of the visual tokens alone: these stand before
 # the question, and a causal decoder lets them see nothing behind them.
-TEXT_SIGNALS = frozenset({"text_embeddings", "attention_rows", "frame_relevance"})
+TEXT_SIGNALS = frozenset(
+    {
+        "text_embeddings",
+        "attention_rows",
+        "attention_rows_ahead",
+        "text_keys",
+        "normed_text",
+        "frame_relevance",
+    }
+)
 
 # Signals that the engine makes of others: a family that provides those has these too.
 DERIVED_SIGNALS: Mapping[str, frozenset[str]] = {
     "frame_relevance": frozenset({"projected_features", "text_embeddings"}),
+    "attention_rows_ahead": frozenset({"attention_rows"}),
+    "text_keys": frozenset({"keys"}),
+    "normed_hidden": frozenset({"hidden"}),
+    "normed_text": frozenset({"hidden"}),
 }
 
 
@@ -135,7 +152,7 @@ class Signals:
         return self._value("vision_features")
 
     def vision_keys(self, layer: int) -> Tensor:
-        """(N, heads x head_dim): keys of tower layer `layer`."""
+        """(N, heads, head_dim): keys of tower layer `layer`."""
         return self._value("vision_keys", layer=layer)
 
     def projected_features(self) -> Tensor:
@@ -158,6 +175,14 @@ class Signals:
         """
         return self._value("attention_rows", queries=queries)
 
+    def attention_rows_ahead(self, queries: Queries) -> Tensor:
+        """(heads, Q, N) float32: as `attention_rows`, of the layer acted at, before it runs.
+
+        The projections and the norm of that layer are applied to what comes in, once more than the
+        model itself does.
+        """
+        return self._value("attention_rows_ahead", queries=queries)
+
     def keys(self) -> Tensor:
         """(kv_heads, N, head_dim): keys of the layer before, after RoPE."""
         return self._value("keys")
@@ -177,6 +202,18 @@ class Signals:
     def hidden(self) -> Tensor:
         """(N, d): output of the layer before."""
         return self._value("hidden")
+
+    def text_keys(self) -> Tensor:
+        """(kv_heads, T, head_dim): keys, in the layer before, of the text after the tokens."""
+        return self._value("text_keys")
+
+    def normed_hidden(self) -> Tensor:
+        """(N, d): `hidden` under the norm that stands at the decoder's end."""
+        return self._value("normed_hidden")
+
+    def normed_text(self) -> Tensor:
+        """(T, d): the same of the text that follows the visual tokens."""
+        return self._value("normed_text")
 
     def source_of(self, name: str) -> str:
         """What the signal `name`, asked for before, was made of; empty if there is one way only."""

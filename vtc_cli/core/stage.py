@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -79,6 +79,15 @@ class EncoderStage(Stage):
         """Tower layer at whose input the stage acts; None means after the projector."""
         layer: int | None = getattr(self, "vision_layer", None)
         return layer
+
+    @property
+    def watched_layers(self) -> tuple[int, ...]:
+        """Tower layers whose attention or keys the stage reads: the fields that count them.
+
+        A stage whose fields name a range of layers overrides this.
+        """
+        named = (item for item in fields(self) if item.metadata.get("layer_of") == "vision")
+        return tuple(getattr(self, item.name) for item in named if item.name != "vision_layer")
 
     @abstractmethod
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
