@@ -42,7 +42,7 @@ def values_of(table: TokenTable) -> dict[str, Tensor]:
     def rand(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=chance)
 
-    rows = rand(HEADS, TEXT, count) / count
+    rows = rand(HEADS, TEXT, count).softmax(dim=-1)
     return {
         "vision_cls_attention": rand(count),
         "vision_received_attention": rand(count),
@@ -146,7 +146,7 @@ def main() -> None:
                     growth = [f"{seconds / earlier[0]:.1f}", f"{count * kept / earlier[1]:.1f}"]
                 print(f"{name:32}{count:8}{kept:7}{seconds * 1e3:11.1f}", end="")
                 print(f"{growth[0]:>9}{growth[1]:>8}{peak:9.0f}{4 * count**2 / 1e6:10.0f}")
-                before[name] = seconds, count * kept
+                before[name] = seconds, count * max(kept, 1)
 
 
 if __name__ == "__main__":

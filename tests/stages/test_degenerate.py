@@ -16,7 +16,9 @@ from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillS
 from vtc_cli.core.tokens import TokenTable
 
 STAGES = all_stages()
-TABLE_STAGES = [name for name, cls in STAGES.items() if not issubclass(cls, DecodeStage)]
+TABLE_STAGES = [
+    name for name, cls in STAGES.items() if issubclass(cls, EncoderStage | PrefillStage)
+]
 CACHE_STAGES = [name for name, cls in STAGES.items() if issubclass(cls, DecodeStage)]
 
 FEATURES = {

@@ -16,6 +16,7 @@ from vtc_cli.core.errors import MediaError, UsageError
 from vtc_cli.core.observe import Matrix
 from vtc_cli.core.plan import Plan
 from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.inputs import shrink
 from vtc_cli.engine.session import Session, environment
 from vtc_cli.media.image import read_image
 from vtc_cli.media.items import Item, read_items
@@ -80,8 +81,9 @@ def _observed(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     matrix = None if options.curve == "heads" else MATRIX[options.matrix]
     runs: list[LayerRun] = []
     for plan in progress.track(plans, description="observing layers"):
+        seen, _ = shrink(session.adapter, media, prompt, plan)
         runs.append(
-            layer_run(observe_layers(session, prompt, plan, matrix, options.tau), options.tau)
+            layer_run(observe_layers(session, seen, plan, matrix, options.tau), options.tau)
         )
     notes = [warning for plan in plans for warning in plan.warnings]
     return {

@@ -100,12 +100,15 @@ class Compressor:
             UsageError: a question or a stage is missing.
             VtcError: the recipe does not fit, or the files cannot be written.
         """
+        from vtc_cli.engine.inputs import shrink
         from vtc_cli.store.write import make_head, token_bytes, write_whole
 
         wish = self.wish
         prompt = self.session.adapter.prepare(media, wish.question or NEUTRAL_QUESTION)
         plan, stopped_after, stop = self._plan(prompt)
+        prompt, changes = shrink(self.session.adapter, media, prompt, plan)
         done = self.session.compress(prompt, plan, wish.seed, stop)
+        done.trace.records[:0] = changes
         origin = self._origin(stopped_after)
         tokens, decisions, overlay = output_files(stem)
         report = self._report(done, media, origin, stem)

@@ -141,10 +141,13 @@ def do_job(
     With an `observer` each of them is looked at in a pass of its own, so that no time or memory
     that is reported comes from a pass under observation.
     """
-    prompt = session.adapter.prepare(media, question)
-    plan = make_plan(session, prompt, recipe, options)
+    from vtc_cli.engine.inputs import shrink
+
+    whole = session.adapter.prepare(media, question)
+    plan = make_plan(session, whole, recipe, options)
+    prompt, changes = shrink(session.adapter, media, whole, plan)
     if baseline:
-        session.warm_up(prompt)
+        session.warm_up(whole)
     trace = session.run(
         prompt,
         plan,
@@ -153,6 +156,7 @@ def do_job(
         on_token=stream(session, show_text),
         capture=baseline,
     )
+    trace.records[:0] = changes
     trace.warnings.extend(media.warnings)
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
@@ -160,11 +164,11 @@ def do_job(
     from vtc_cli.core.plan import Plan
 
     full_plan = Plan("full")
-    full = session.run(prompt, full_plan, generation, repeats=repeats, capture=True)
-    full.observed = _observed(session, prompt, full_plan, generation.seed, observer)
+    full = session.run(whole, full_plan, generation, repeats=repeats, capture=True)
+    full.observed = _observed(session, whole, full_plan, generation.seed, observer)
     nll = tuple(
-        _answer_nll(session, prompt, each, full.answer_ids, generation.seed)
-        for each in (plan, full_plan)
+        _answer_nll(session, seen, each, full.answer_ids, generation.seed)
+        for seen, each in ((prompt, plan), (whole, full_plan))
     )
     return Outcome(trace, prompt, full, (nll[0], nll[1]))
 

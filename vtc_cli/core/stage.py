@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.tokens import TokenTable
 
-Phase = Literal["encoder", "prefill", "decode"]
+Phase = Literal["input", "encoder", "prefill", "decode"]
 
 
 def parameter(
@@ -66,6 +67,22 @@ class Stage(ABC):
     def short_name(cls) -> str:
         """The class name in the spelling of recipes: `SpatialMerge` is `spatial_merge`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputStage(Stage):
+    """Acts on the picture before the model prepares it, on every frame of a video alike."""
+
+    phase: ClassVar[Phase] = "input"
+
+    @abstractmethod
+    def scale(self, original_tokens: int, budget: LayerBudget | None) -> float:
+        """How much of each side is left of what the model would see; above 0, at most 1.
+
+        Args:
+            original_tokens: N0, visual tokens of the picture as it is.
+            budget: the layer average to be met, or None.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

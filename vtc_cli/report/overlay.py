@@ -80,6 +80,7 @@ def _picture_caption(trace: Trace) -> PANEL_CAPTION:
 def _caption(trace: Trace, record: StageRecord) -> PANEL_CAPTION:
     kind = "vision layer" if record.phase == "encoder" else "decoder layer"
     place = "after the projector" if record.layer < 0 else f"{kind} {record.layer}"
+    place = "the picture itself" if record.phase == "input" else place
     return _short(record), f"{place} · {record.after} of {trace.original_tokens} tokens"
 
 
