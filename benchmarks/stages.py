@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vtc_cli.core.discover import all_stages
 from vtc_cli.core.signals import Produced, Producer, Signals
-from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage
+from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, InputStage, PrefillStage
 from vtc_cli.core.tokens import Grid, TokenTable
 from vtc_cli.engine.clock import PeakMemory
 
@@ -135,7 +135,7 @@ def main() -> None:
         table = TokenTable.from_grid(torch.randn(count, WIDTH, generator=chance), grid)
         values = values_of(table)
         for name, cls in all_stages().items():
-            if options.only in name:
+            if options.only in name and not issubclass(cls, InputStage):
                 stage: Any = cls()
                 if hasattr(stage, "tokens"):
                     stage = replace(stage, tokens=wanted)
