@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vtc_cli.app import run_command_line
+from vtc_cli.recipe.load import load_recipe
 
 PLAIN = str(Path(__file__).parents[2] / "samples" / "plain.png")
 QUESTION = "what color is the circle?"
@@ -123,3 +125,35 @@ def test_the_input_phase_is_listed_and_checked(
     path.write_text("name: odd\nencoder:\n  - downsample.shrink: {}\n")
     assert run_command_line(["recipes", "validate", str(path)]) == 2
     assert "move it to input:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", ["dart", "pyramiddrop"])
+def test_a_method_that_reads_the_question_is_not_compressed_without_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recipe: str
+) -> None:
+    command = ["compress", PLAIN, "-r", recipe, "-b", "192", "-o", str(tmp_path / "out")]
+    assert run_command_line(command) == 2
+    assert f"no question, and {recipe}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["fastervlm", "divprune"])
+def test_a_method_that_reads_no_question_needs_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recipe: str
+) -> None:
+    command = ["compress", PLAIN, "-r", recipe, "-b", "64", "-o", str(tmp_path / "out"), "--json"]
+    assert run_command_line(command) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"]["final"] == 64
+
+
+PUBLISHED = ["dart", "divprune", "fastervlm", "pyramiddrop", "visionzip", "vtc_cls"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_a_recipe_says_is_the_default_of_its_stage(name: str) -> None:
+    """So that a stage in a recipe of one's own acts as published without a word."""
+    for use in load_recipe(name).stages:
+        own, said = use.cls(), use.cls(**use.values)
+        if name == "vtc_cls":  # the last layer but one of 24, which a class cannot know
+            assert (own.last_layer, said.last_layer) == (22, -2)  # type: ignore[attr-defined]
+            own = replace(own, last_layer=-2)
+        assert own == said

@@ -169,7 +169,7 @@ def prompt(adapter: LlavaAdapter) -> Prompt:
 
 STAGES = {
     "fastervlm": ClsAttention(attention_layer=2, tokens=10),
-    "vtc_cls": SummedAttention(first_layer=1, last_layer=2, tokens=10),
+    "vtc_cls": SummedAttention(first_layer=0, last_layer=2, tokens=10),
     "visionzip": DominantContextual(attention_layer=2, tokens=10, contextual_ratio=0.3),
     "divprune": MaxMin(tokens=10),
     "dart": Pivots(tokens=10),
@@ -195,7 +195,9 @@ def test_cls_attention_is_that_of_the_library_s_maps(adapter: LlavaAdapter, prom
         record.anchor, cls[2].argsort(descending=True, stable=True)[:10].sort().values
     )
     trace, _ = records(adapter, prompt, STAGES["vtc_cls"])
-    torch.testing.assert_close(trace.records[0].decision.scores, cls[1] + cls[2], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        trace.records[0].decision.scores, cls[0] + cls[1] + cls[2], atol=1e-6, rtol=0
+    )
 
 
 def test_leaving_before_the_projector_is_leaving_behind_it(
