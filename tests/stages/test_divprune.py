@@ -113,6 +113,8 @@ def test_every_kth_row_stands_for_all_beyond_the_bound() -> None:
     for column, row in enumerate((0, 3, 6)):
         distance[row, column] = np.inf
     assert most_isolated(unit_rows(features), 3) == int(distance.min(axis=1).argmax()) == 6
+    # row 1 is no sample and meets row 0, which stands for it; without that it would lie further off
+    assert most_isolated(unit_rows(at(0, -2, 1, 50, 51, 49, 90)), 3) == 0
     assert most_isolated(unit_rows(noise(600)), 600) == brute_force(noise(600).numpy(), 1)[0]
 
 
