@@ -99,7 +99,8 @@ def test_no_token_is_kept_twice_among_duplicates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "left"), [(576, 0.098, 56), (1152, 0.1, 115), (2880, 0.1, 288), (5, 0.05, 1)]
+    ("count", "share", "left"),
+    [(576, 0.098, 56), (1152, 0.1, 115), (576, 0.1, 58), (25, 0.1, 2), (5, 0.05, 1)],
 )
 def test_a_share_is_rounded_as_in_the_code(count: int, share: float, left: int) -> None:
     assert len(kept(noise(count, 4), keep_ratio=share)) == left
