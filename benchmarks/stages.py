@@ -1,11 +1,11 @@
 """What a decision costs as tokens grow: every shipped stage over synthetic signals.
 
 Stages with a count of their own leave 64 of 576, 320 of 2,880 and 2,000 of 20,000 tokens of width
-4,096; the others act as they are by default. `time x` and `N K x` are the growth of time and of the
-product of tokens in and tokens out since the row before: where the first is not above the second,
-nothing grows faster than N K. `peak MB` is the largest memory in use beside the features, `N x N` a
-float32 matrix of all pairs, which no stage may need beyond 4,096 tokens. Signals are made before
-and cost nothing here.
+4,096; the others act as they are by default. `ms` is processor time. `time x` and `N K x` are the
+growth, since the size before, of that time and of the product of tokens in and tokens out: a stage
+whose first stays near or below its second needs no more than N K. `peak MB` is the largest memory
+in use beside the features, `N x N MB` a float32 matrix of all pairs, which no stage may need beyond
+4,096 tokens. Signals are made before and cost nothing here.
 
 Run: python benchmarks/stages.py [--only divprune] [--turns 3]
 """
@@ -106,13 +106,13 @@ def call_of(stage: Any, table: TokenTable, values: Mapping[str, Tensor]) -> Call
 
 
 def measure(call: Callable[[], Any], turns: int) -> tuple[float, float, int]:
-    """Shortest seconds of `turns` calls, megabytes at the peak, and what was left."""
+    """Fewest processor seconds of `turns` calls, megabytes at the peak, and what was left."""
     best, peak, kept = float("inf"), 0.0, 0
     for _ in range(turns):
         with PeakMemory(torch.device("cpu")) as memory:
-            start = time.perf_counter()
+            start = time.process_time()  # of this process alone, whatever runs beside it
             decision = call()
-            taken = time.perf_counter() - start
+            taken = time.process_time() - start
         best, peak = min(best, taken), max(peak, (memory.peak_bytes or 0) / 1e6)
         kept = (decision[0] if isinstance(decision, tuple) else decision).kept_tokens
         if taken > 10:
