@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.engine.support import noise_media, session_of
+from vtc_cli.core.errors import BudgetError
 from vtc_cli.core.plan import Fidelity, Plan
 from vtc_cli.core.spectrum import information_contribution
 from vtc_cli.core.trace import Trace
@@ -24,6 +25,7 @@ from vtc_cli.recipe.resolve import Budget, resolve
 RECIPES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 CACHES = ["h2o", "snapkv", "streamingllm"]  # their budget counts cache entries
 COMPRESSING = [name for name in RECIPES if name not in ("full", *CACHES)]
+LATE = {"pyramiddrop"}  # a quarter of the layers sees all tokens: no average under 144.75
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,16 @@ def answer(
     return session_of(adapter).run(prompt, plan, Generation(max_new_tokens=3))
 
 
+def reachable(adapter: LlavaAdapter, prompt: Prompt, name: str, budget: float) -> float:
+    """`budget`, or the smallest that the refusal names where the recipe's layers cannot meet it."""
+    try:
+        answer(adapter, prompt, name, budget)
+    except BudgetError as error:
+        assert name in LATE, name
+        return float((error.hint or "").removeprefix("--budget "))
+    return budget
+
+
 def test_recipes_were_found() -> None:
     assert len(RECIPES) >= 4
 
@@ -71,10 +83,11 @@ def test_each_budget_is_met_and_the_run_repeats(
     adapter: LlavaAdapter, prompt: Prompt, name: str
 ) -> None:
     for budget in (192.0, 128.0, 64.0):
+        budget = reachable(adapter, prompt, name, budget)
         trace = answer(adapter, prompt, name, budget)
         assert abs(sum(trace.visual_tokens) / 32 - budget) <= 0.5
         assert len(trace.answer_ids) == 3
-    again = answer(adapter, prompt, name, 64.0)
+    again = answer(adapter, prompt, name, budget)
     assert torch.equal(trace.first_logits, again.first_logits)  # type: ignore[arg-type]
     assert trace.visual_tokens == again.visual_tokens
 
@@ -161,14 +174,20 @@ def test_information_never_grows_along_the_stages(
 ) -> None:
     session, generation = session_of(adapter), Generation(max_new_tokens=1)
     full = session.run(prompt, Plan("full"), generation, capture=True)
-    plan = plan_of_recipe(adapter, name, 64.0)
-    stages = information_by_stage(session.run(prompt, plan, generation, capture=True), full)
+    plan = plan_of_recipe(adapter, name, reachable(adapter, prompt, name, 64.0))
+    trace = session.run(prompt, plan, generation, capture=True)
+    stages = information_by_stage(trace, full)
+    if plan.input:  # tokens of a smaller picture are not made of those of the whole one
+        assert stages is None
+        return
     assert stages
+    holders = [record.holder for record in trace.records if record.holder is not None]
+    dropped = bool((holders[-1] < 0).any())  # a recipe that only merges drops none
     energy = [1.0, *(stage.energy_kept for stage in stages if stage.energy_kept is not None)]
     scores = [1.0, *(stage.ics_kept for stage in stages)]
     for shares in (energy, scores):
         assert all(after <= before + 1e-12 for before, after in pairwise(shares))
-        assert shares[-1] < 1.0
+    assert energy[-1] < 1.0 and (scores[-1] < 1.0) == dropped
     assert information_by_stage(full, full) == []
 
 

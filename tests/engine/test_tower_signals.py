@@ -61,7 +61,7 @@ class ProbeSimilarity(EncoderStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         keys, features = signals.vision_keys(self.attention_layer), signals.vision_features()
-        scores = keys.norm(dim=1) if self.keys else features[:, 0].clone()
+        scores = keys.flatten(1).norm(dim=1) if self.keys else features[:, 0].clone()
         return Decision.identity(len(tokens), tokens.features.device, scores=scores)
 
 

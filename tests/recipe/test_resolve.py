@@ -137,7 +137,9 @@ def test_a_missing_signal_names_the_stage_and_what_there_is() -> None:
     with pytest.raises(SignalError) as caught:
         plan(family_signals=frozenset({"attention_rows"}))
     assert "mustdrop.key_tokens needs vision_cls_attention" in caught.value.found
-    assert caught.value.allowed == "attention_rows, received_attention, window_attention"
+    assert caught.value.allowed == (
+        "attention_rows, attention_rows_ahead, received_attention, window_attention"
+    )
 
 
 def test_what_can_be_made_of_two_signals_is_a_signal() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.layout import Grid, Layout
-from vtc_cli.core.signals import Produced, Signals
+from vtc_cli.core.signals import SIGNAL_NAMES, Produced, Producer, Signals
 from vtc_cli.core.tokens import TokenTable
 
 
@@ -27,14 +27,21 @@ def signals(
     budget: LayerBudget | None = None,
     processed: tuple[int, ...] = (),
     decoder_layers: int = 32,
+    **values: Tensor,
 ) -> Signals:
-    """`attention` (T, N) is given to every head of two; `cls` is (N,), `relevance` (F,)."""
-    producers = {}
+    """`attention` (T, N) is given to every head of two; `cls` is (N,), `relevance` (F,).
+
+    `values` are signals by their own names, the same for every layer.
+    """
+    producers: dict[str, Producer] = {}
     if attention is not None:
         rows = attention.expand(2, -1, -1)
-        producers["attention_rows"] = lambda queries: Produced(
+        producers["attention_rows"] = producers["attention_rows_ahead"] = lambda queries: Produced(
             rows if queries == "after_visual" else rows[:, -1:]
         )
+    for name, value in values.items():
+        assert name in SIGNAL_NAMES
+        producers[name] = lambda value=value, **_: Produced(value)
     if cls is not None:
         producers["vision_cls_attention"] = lambda layer: Produced(cls)
     if relevance is not None:

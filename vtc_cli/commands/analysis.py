@@ -17,6 +17,7 @@ from vtc_cli.core.errors import MediaError, UsageError
 from vtc_cli.core.observe import Matrix
 from vtc_cli.core.plan import Plan
 from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.inputs import shrink
 from vtc_cli.engine.session import Session, environment
 from vtc_cli.media.items import Item, read_items
 from vtc_cli.media.video import read_media
@@ -80,13 +81,15 @@ def _observed(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     )
     session = _session(options)
     prompt = _visual(session.adapter.prepare(media, question), options.media)
-    prompt = scored(prompt, load_relevance(options.relevance, session, SILENT), media)
+    pair = load_relevance(options.relevance, session, SILENT)
     plans = [Plan("full"), *(make_plan(session, prompt, recipe, wanted) for recipe in recipes)]
     matrix = None if options.curve == "heads" else MATRIX[options.matrix]
     runs: list[LayerRun] = []
     for plan in progress.track(plans, description="observing layers"):
+        seen, _ = shrink(session.adapter, (media,), prompt, plan)
+        seen = scored(seen, pair, media)
         runs.append(
-            layer_run(observe_layers(session, prompt, plan, matrix, options.tau), options.tau)
+            layer_run(observe_layers(session, seen, plan, matrix, options.tau), options.tau)
         )
     notes = [*prompt.warnings, *(warning for plan in plans for warning in plan.warnings)]
     return {

@@ -109,13 +109,16 @@ class Compressor:
             UsageError: a question or a stage is missing.
             VtcError: the recipe does not fit, or the files cannot be written.
         """
+        from vtc_cli.engine.inputs import shrink
         from vtc_cli.store.write import make_head, token_bytes, write_whole
 
         wish = self.wish
         plain = self.session.adapter.prepare(media, wish.question or NEUTRAL_QUESTION)
-        prompt = scored(plain, self.pair, media)
-        plan, stopped_after, stop = self._plan(prompt)
+        plan, stopped_after, stop = self._plan(plain)
+        smaller, changes = shrink(self.session.adapter, (media,), plain, plan)
+        prompt = scored(smaller, self.pair, media)
         done = self.session.compress(prompt, plan, wish.seed, stop)
+        done.trace.records[:0] = changes
         origin = self._origin(stopped_after)
         tokens, decisions, overlay = output_files(stem)
         report = self._report(done, media, origin, stem)

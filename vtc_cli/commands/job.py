@@ -162,10 +162,14 @@ def do_job(
     that one scores the frames. With an `observer` each of them is looked at in a pass of its own,
     so that no time or memory that is reported comes from a pass under observation.
     """
-    prompt = scored(session.adapter.prepare(media, question), pair, media)
-    plan = make_plan(session, prompt, recipe, options)
+    from vtc_cli.engine.inputs import shrink
+
+    whole = session.adapter.prepare(media, question)
+    plan = make_plan(session, whole, recipe, options)
+    smaller, changes = shrink(session.adapter, several(media), whole, plan)
+    prompt = scored(smaller, pair, media)
     if baseline:
-        session.warm_up(prompt)
+        session.warm_up(whole)  # so that the first of both pays for no first times
     trace = session.run(
         prompt,
         plan,
@@ -175,20 +179,30 @@ def do_job(
         capture=baseline,
         turns=turns,
     )
+    trace.records[:0] = changes
     trace.warnings.extend(text for each in several(media) for text in each.warnings)
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
         return Outcome(trace, prompt)
+    full, nll_full = _full_model(session, whole, generation, repeats, observer)
+    nll = _answer_nll(session, prompt, plan, full.answer_ids, generation.seed)
+    return Outcome(trace, prompt, full, (nll, nll_full))
+
+
+def _full_model(
+    session: Session,
+    prompt: Prompt,
+    generation: Generation,
+    repeats: int,
+    observer: Observer | None,
+) -> tuple[Trace, float]:
+    """The full model's run, and nats a token of its own answer."""
     from vtc_cli.core.plan import Plan
 
-    full_plan = Plan("full")
-    full = session.run(prompt, full_plan, generation, repeats=repeats, capture=True)
-    full.observed = _observed(session, prompt, full_plan, generation.seed, observer)
-    nll = tuple(
-        _answer_nll(session, prompt, each, full.answer_ids, generation.seed)
-        for each in (plan, full_plan)
-    )
-    return Outcome(trace, prompt, full, (nll[0], nll[1]))
+    plan, seed = Plan("full"), generation.seed
+    full = session.run(prompt, plan, generation, repeats=repeats, capture=True)
+    full.observed = _observed(session, prompt, plan, seed, observer)
+    return full, _answer_nll(session, prompt, plan, full.answer_ids, seed)
 
 
 def several(media: Media | Sequence[Media]) -> Sequence[Media]:

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.layout import Layout
 from vtc_cli.core.signals import TEXT_SIGNALS
-from vtc_cli.core.stage import DecodeStage, EncoderStage, PrefillStage, Stage
+from vtc_cli.core.stage import DecodeStage, EncoderStage, InputStage, PrefillStage, Stage
 
 StageT = TypeVar("StageT", bound=Stage)
 Positions = Literal["original", "entered", "renumbered"]
@@ -57,6 +57,7 @@ class Plan:
             ids from there on; `renumbered` counts anew in every layer, and while decoding each
             layer takes its own number of cached entries as the position of the query (what forks of
             model code do).
+        input: stages on the picture itself, in order; who prepares the picture applies them.
         encoder: in order.
         prefill: in order.
         decode: in order.
@@ -72,6 +73,7 @@ class Plan:
     sha256: str = ""
     fidelity: Fidelity = "sound"
     positions: Positions = "original"
+    input: tuple[Planned[InputStage], ...] = ()
     encoder: tuple[Planned[EncoderStage], ...] = ()
     prefill: tuple[Planned[PrefillStage], ...] = ()
     decode: tuple[Planned[DecodeStage], ...] = ()
@@ -83,7 +85,7 @@ class Plan:
     @property
     def stages(self) -> tuple[Planned[Any], ...]:
         """All stages in the order of the data's way."""
-        return (*self.encoder, *self.prefill, *self.decode)
+        return (*self.input, *self.encoder, *self.prefill, *self.decode)
 
     def budget_of(self, span: int, layout: Layout) -> LayerBudget | None:
         """What one picture or video of the prompt may spend, None without a budget."""

@@ -20,7 +20,7 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "vision_cls_attention": "(N,) attention of [CLS] to each visual token, head mean",
     "vision_received_attention": "(N,) attention each token receives, mean of heads, queries",
     "vision_features": "(N, d_vision) states that enter the projector",
-    "vision_keys": "(N, heads x head_dim) keys of a tower layer",
+    "vision_keys": "(N, heads, head_dim) keys of a tower layer",
     "projected_features": "(N, d) visual features at the door of the decoder",
     "frame_relevance": "(F,) likeness of each frame to the text after the visual tokens",
     "text_embeddings": "(T, d) embeddings of the text after the visual tokens",
@@ -32,11 +32,20 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "hidden": "(N, d) decoder layer output of the visual tokens",
     "window_attention": "(heads, W, n) attention of the last W prompt rows to cached entries",
     "received_attention": "(heads, n) attention cached entries received, summed over all queries",
+    "text_keys": "(kv_heads, T, head_dim) keys of the text after the visual tokens",
+    "normed_hidden": "(N, d) hidden states under the norm at the decoder's end",
+    "normed_text": "(T, d) the same of the text after the visual tokens",
+    "attention_rows_ahead": "(heads, Q, N) attention rows of the layer to come, worked out ahead",
 }
 
 # Where the axis of the tokens is not the first, and signals that have none.
-TOKEN_AXIS: Mapping[str, int] = {"attention_rows": 2, "keys": 1, "values": 1}
-OF_NO_TOKEN = frozenset({"text_embeddings"})
+TOKEN_AXIS: Mapping[str, int] = {
+    "attention_rows": 2,
+    "attention_rows_ahead": 2,
+    "keys": 1,
+    "values": 1,
+}
+OF_NO_TOKEN = frozenset({"text_embeddings", "text_keys", "normed_text"})
 
 # Signals that depend on the question. The others are of the visual tokens alone: these stand before
 # the question, and a causal decoder lets them see nothing behind them.
@@ -44,6 +53,9 @@ TEXT_SIGNALS = frozenset(
     {
         "text_embeddings",
         "attention_rows",
+        "attention_rows_ahead",
+        "text_keys",
+        "normed_text",
         "frame_relevance",
         "window_attention",
         "received_attention",
@@ -55,6 +67,10 @@ DERIVED_SIGNALS: Mapping[str, frozenset[str]] = {
     "frame_relevance": frozenset({"projected_features", "text_embeddings"}),
     "window_attention": frozenset({"attention_rows"}),
     "received_attention": frozenset({"attention_rows"}),
+    "attention_rows_ahead": frozenset({"attention_rows"}),
+    "text_keys": frozenset({"keys"}),
+    "normed_hidden": frozenset({"hidden"}),
+    "normed_text": frozenset({"hidden"}),
 }
 
 
@@ -203,7 +219,7 @@ class Signals:
         return self._value("vision_features")
 
     def vision_keys(self, layer: int) -> Tensor:
-        """(N, heads x head_dim): keys of tower layer `layer`."""
+        """(N, heads, head_dim): keys of tower layer `layer`."""
         return self._value("vision_keys", layer=layer)
 
     def projected_features(self) -> Tensor:
@@ -225,6 +241,14 @@ class Signals:
         the last visual token; `last`: the last row of the prompt.
         """
         return self._value("attention_rows", queries=queries)
+
+    def attention_rows_ahead(self, queries: Queries) -> Tensor:
+        """(heads, Q, N) float32: as `attention_rows`, of the layer acted at, before it runs.
+
+        The projections and the norm of that layer are applied to what comes in, once more than the
+        model itself does.
+        """
+        return self._value("attention_rows_ahead", queries=queries)
 
     def keys(self) -> Tensor:
         """(kv_heads, N, head_dim): keys of the layer before, after RoPE."""
@@ -262,6 +286,18 @@ class Signals:
         policy that decides at every step goes on counting.
         """
         return self._value("received_attention")
+
+    def text_keys(self) -> Tensor:
+        """(kv_heads, T, head_dim): keys, in the layer before, of the text after the tokens."""
+        return self._value("text_keys")
+
+    def normed_hidden(self) -> Tensor:
+        """(N, d): `hidden` under the norm that stands at the decoder's end."""
+        return self._value("normed_hidden")
+
+    def normed_text(self) -> Tensor:
+        """(T, d): the same of the text that follows the visual tokens."""
+        return self._value("normed_text")
 
     def source_of(self, name: str) -> str:
         """What the signal `name`, asked for before, was made of; empty if there is one way only."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.tokens import TokenTable
 
-Phase = Literal["encoder", "prefill", "decode"]
+Phase = Literal["input", "encoder", "prefill", "decode"]
 
 
 def parameter(
@@ -69,6 +70,22 @@ class Stage(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InputStage(Stage):
+    """Acts on the picture before the model prepares it, on every frame of a video alike."""
+
+    phase: ClassVar[Phase] = "input"
+
+    @abstractmethod
+    def scale(self, original_tokens: int, budget: LayerBudget | None) -> float:
+        """How much of each side is left of what the model would see; above 0, at most 1.
+
+        Args:
+            original_tokens: N0, visual tokens of the picture as it is.
+            budget: the layer average to be met, or None.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderStage(Stage):
     """Acts on one visual span inside the vision tower or between projector and decoder."""
 
@@ -79,6 +96,15 @@ class EncoderStage(Stage):
         """Tower layer at whose input the stage acts; None means after the projector."""
         layer: int | None = getattr(self, "vision_layer", None)
         return layer
+
+    @property
+    def watched_layers(self) -> tuple[int, ...]:
+        """Tower layers whose attention or keys the stage reads: the fields that count them.
+
+        A stage whose fields name a range of layers overrides this.
+        """
+        named = (item for item in fields(self) if item.metadata.get("layer_of") == "vision")
+        return tuple(getattr(self, item.name) for item in named if item.name != "vision_layer")
 
     @abstractmethod
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:

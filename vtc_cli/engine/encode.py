@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -105,7 +105,7 @@ class _Encoder:
             layer
             for planned in self._plan.encoder
             if planned.stage.needs & TOWER_ATTENTION_SIGNALS
-            for layer in _tower_fields(planned)
+            for layer in planned.stage.watched_layers
         }
 
     def _block_hook(self, layer: int) -> Any:
@@ -220,7 +220,7 @@ class _Encoder:
     def _keys(self, layer: int) -> Produced:
         captures, rows = self._capture(layer)
         lead = self._class_tokens
-        patches = [capture.key[:, lead:].transpose(0, 1).flatten(1) for capture in captures]
+        patches = [capture.key[:, lead:].transpose(0, 1) for capture in captures]
         return Produced(self._of_tokens(patches, rows))
 
     def _text_embeddings(self) -> Produced:
@@ -251,15 +251,6 @@ def _received(capture: Capture) -> Tensor:
         block = torch.arange(start, min(start + QUERY_BLOCK, total), device=received.device)
         received += capture.rows(block).sum(dim=(0, 1))
     return received / (capture.query.shape[0] * total)
-
-
-def _tower_fields(planned: Planned[EncoderStage]) -> list[int]:
-    """Values of the fields that are tower layers and say where to look, not where to act."""
-    return [
-        getattr(planned.stage, item.name)
-        for item in fields(planned.stage)
-        if item.metadata.get("layer_of") == "vision" and item.name != "vision_layer"
-    ]
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from vtc_cli.core.observe import LayerView, Observer
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.signals import Produced, Producer, Queries
 from vtc_cli.core.stage import PrefillStage
+from vtc_cli.engine.ahead import attention_ahead
 from vtc_cli.engine.attended import Received, Watch, last_rows, watches
 from vtc_cli.engine.clock import synchronize
 from vtc_cli.engine.encode import Encoded
@@ -31,6 +32,7 @@ DECODER_CAPTURE_SIGNALS = {
     "attention_output",
     "attention_projection",
     "keys",
+    "text_keys",
     "values",
 }
 
@@ -188,7 +190,7 @@ class _Prefill:
             hidden = args[0]
             for place, planned in enumerate(self._plan.prefill):
                 if layer in planned.stage.layers and self._acts(layer, place):
-                    hidden = self._shrink(planned, layer, hidden)
+                    hidden = self._shrink(planned, layer, hidden, kwargs)
             self._tap.release(layer - 1)
             if self._stop is not None and layer == self._stop.layer:
                 raise _DecidedError
@@ -249,7 +251,9 @@ class _Prefill:
             attention=attention,
         )
 
-    def _shrink(self, planned: Planned[PrefillStage], layer: int, hidden: Tensor) -> Tensor:
+    def _shrink(
+        self, planned: Planned[PrefillStage], layer: int, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> Tensor:
         """Let one stage decide at the input of `layer`; hidden (1, n, d)."""
         table = self._now.table.with_features(hidden[0, self._now.visual])
         if len(table) == 0:
@@ -258,7 +262,8 @@ class _Prefill:
         processed = tuple(len(sequence.table) for sequence in self._layers)
         tables = [sequence.table for sequence in self._layers]
         spans = self._scene.span_counts(self._entry.sequence.table, tables)
-        signals = self._scene.signals(self._producers(layer), layer, entering, processed, spans)
+        producers = self._producers(layer) | self._ahead(layer, hidden, kwargs)
+        signals = self._scene.signals(producers, layer, entering, processed, spans)
         decision, table = decide(planned, table, signals, self._scene)
         if decision.is_identity:
             self._now = replace(self._now, table=table)
@@ -305,10 +310,9 @@ class _Prefill:
         """Rotary embeddings of the tokens that are left."""
         return self._adapter.rotary(hidden, self._positions(), layer)
 
-    def _producers(self, layer: int) -> Mapping[str, Producer]:
+    def _producers(self, layer: int) -> dict[str, Producer]:
         """Signals of the layer before, for the tokens as they stand now."""
         producers: dict[str, Producer] = {
-            "hidden": lambda: Produced(self._now.table.features),
             "text_embeddings": self._text_embeddings,
         }
         capture = self._tap.captures.get(layer - 1)
@@ -322,10 +326,34 @@ class _Prefill:
             producers["attention_output"] = lambda: Produced(output)
             producers["attention_projection"] = lambda: self._projection(output, layer - 1)
             producers["keys"] = lambda: Produced(capture.key.index_select(1, visual))
+            text = rows[self._now.queries_after_visual()]
+            producers["text_keys"] = lambda: Produced(capture.key.index_select(1, text))
             producers["values"] = lambda: Produced(capture.value.index_select(1, visual))
         return producers
 
+    def _ahead(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Producer]:
+        """Signals made of what stands at the input of `layer`; hidden (1, n, d)."""
+
+        def attention(queries: Queries) -> Produced:
+            fitted = self._fitted(layer, hidden, kwargs)
+            capture, flops = attention_ahead(self._adapter, layer, hidden, fitted)
+            rows = torch.arange(len(self._now), device=hidden.device)
+            produced = self._attention_rows(capture, rows, queries)
+            return Produced(produced.value, produced.flops + flops)
+
+        def normed(places: Tensor) -> Produced:
+            states = hidden[0].index_select(0, places)
+            return Produced(self._adapter.decoder.norm(states), 4 * states.numel())
+
+        return {
+            "hidden": lambda: Produced(hidden[0].index_select(0, self._now.visual)),
+            "attention_rows_ahead": attention,
+            "normed_hidden": lambda: normed(self._now.visual),
+            "normed_text": lambda: normed(self._now.queries_after_visual()),
+        }
+
     def _attention_rows(self, capture: Capture, rows: Tensor, queries: Queries) -> Produced:
+        """Rows of the text in `capture`, whose row numbers of the current tokens are `rows`."""
         places = self._now.queries_after_visual()
         if queries == "last":
             places = places[-1:]

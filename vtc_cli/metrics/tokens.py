@@ -135,6 +135,8 @@ def idle_warnings(trace: Trace) -> list[str]:
 
 
 def _did_nothing(record: StageRecord, protected_before: int) -> bool:
+    if record.phase == "input":
+        return record.decision.details.get("pixels_kept") == 1.0
     unchanged = record.decision.is_identity and record.before == record.after
     newly_protected = record.phase != "decode" and record.protected_tokens > protected_before
     return unchanged and not newly_protected

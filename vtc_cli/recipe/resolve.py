@@ -77,6 +77,7 @@ def resolve(
         sha256=recipe.sha256,
         fidelity=chosen,
         positions=recipe.file.positions or usual,
+        input=tuple(item for item in planned if item.stage.phase == "input"),
         encoder=tuple(item for item in planned if item.stage.phase == "encoder"),
         prefill=tuple(item for item in planned if item.stage.phase == "prefill"),
         decode=tuple(item for item in planned if item.stage.phase == "decode"),

@@ -75,6 +75,7 @@ def stage_caption(trace: Trace, record: StageRecord) -> PANEL_CAPTION:
     """Name of a stage, and where it acted with what it left."""
     kind = "vision layer" if record.phase == "encoder" else "decoder layer"
     place = "after the projector" if record.layer < 0 else f"{kind} {record.layer}"
+    place = "the picture itself" if record.phase == "input" else place
     return _short(record), f"{place} · {record.after} of {trace.original_tokens} tokens"
 
 

@@ -91,14 +91,14 @@ def token_records(trace: Trace) -> list[StageRecord]:
 def place(phase: str, layer: int) -> str:
     """Where a stage acted, in words."""
     if layer < 0:
-        return "after the projector"
+        return "the picture itself" if phase == "input" else "after the projector"
     return f"{'vision' if phase == 'encoder' else 'decoder'} layer {layer}"
 
 
 def _short_place(phase: str, layer: int) -> str:
     """The same where there is little room."""
     if layer < 0:
-        return "projected"
+        return "picture" if phase == "input" else "projected"
     return f"{'vision' if phase == 'encoder' else 'layer'} {layer}"
 
 
