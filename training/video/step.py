@@ -1,0 +1,153 @@
+"""The step of both phases: frozen tower, answers to many questions about few clips.
+
+The first phase sees a few tokens of every frame only, those of shapes and digits before those of
+the ground, each at its own position. It costs a fraction of the second, which sees all.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaNextVideoForConditionalGeneration
+
+from training.language_phase import PREFIX, answer_loss, row_mask
+from training.loop import Report, StepFunction
+from training.packing import IGNORED
+from training.video.clips import FRAMES, Clip, reversed_clip
+from training.video.data import FRAME_TOKENS, ClipCache
+from training.video.heads import TOKEN_LAYER, CompareHead, MoverHead, TokenHead, token_table
+from training.video.packing import ClipBatch, Weights, pack_clips
+
+VISUAL_TOKENS = FRAMES * FRAME_TOKENS
+HEAD_WEIGHT = 0.4
+WEIGHTS: Weights = {
+    "order": 2.5,
+    "motion": 2.5,
+    "count": 1.5,
+    "needle": 2.0,
+    "before": 3.5,
+    "looks": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """Shape of a step: visual tokens kept of a frame, clips, text tokens a clip."""
+
+    kept: int
+    rows: int
+    length: int
+
+
+class Heads(nn.Module):
+    """The throw-away heads together."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.token, self.mover, self.compare = (
+            TokenHead(width),
+            MoverHead(width),
+            CompareHead(width),
+        )
+
+
+def draw_rows(cache: ClipCache, rows: int) -> tuple[list[Clip], Tensor, Tensor]:
+    """Draw clips at random, each as it is or with its frames in reverse order."""
+    chosen = torch.randint(len(cache), (rows,)).tolist()
+    features, marks = cache.rows(chosen)
+    clips = [cache.clips[index] for index in chosen]
+    for row in torch.nonzero(torch.rand(rows) < 0.5)[:, 0].tolist():
+        clips[row] = reversed_clip(clips[row])
+        features[row], marks[row] = features[row].flip(0), marks[row].flip(0)
+    return clips, features, marks
+
+
+def kept_places(marks: Tensor, kept: int) -> Tensor:
+    """Return the places (n, 8 * kept) of the tokens to see, in order, counted over the clip.
+
+    Of every frame those that show something come first; a random part of the ground fills up.
+    """
+    score = torch.rand(marks.shape) + (marks > 0).float()
+    places = score.topk(kept, -1).indices.sort(-1).values
+    return (places + torch.arange(FRAMES)[:, None] * FRAME_TOKENS).flatten(1)
+
+
+def run_decoder(
+    model: LlavaNextVideoForConditionalGeneration, sight: Tensor, places: Tensor, batch: ClipBatch
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Return last and middle states of the text and middle states of the visual tokens.
+
+    Args:
+        model: what is trained.
+        sight: (n, tokens, width of the tower), the pooled features that are seen.
+        places: (n, tokens), where they lie among all tokens of the clip.
+        batch: the rows of text.
+    """
+    device, embedding = sight.device, model.get_input_embeddings()
+    start = embedding(torch.tensor(PREFIX, device=device)).expand(len(sight), -1, -1)
+    projected = model.model.multi_modal_projector(sight)
+    inputs = torch.cat([start, projected, embedding(batch.ids.to(device))], 1)
+    count, prefix = len(PREFIX), len(PREFIX) + sight.shape[1]
+    before = torch.arange(count).expand(len(sight), -1)
+    positions = torch.cat(
+        [before, count + places, count + VISUAL_TOKENS + batch.positions], 1
+    )
+    states = model.model.language_model(
+        inputs_embeds=inputs,
+        attention_mask=row_mask(batch.blocks, prefix).to(device),
+        position_ids=positions.to(device),
+        use_cache=False,
+        output_hidden_states=True,
+    )
+    middle = [state[:, prefix:] for state in states.hidden_states]
+    return states.last_hidden_state[:, prefix:], middle, states.hidden_states[TOKEN_LAYER][
+        :, count:prefix
+    ]
+
+
+def clip_step(
+    model: LlavaNextVideoForConditionalGeneration,
+    heads: Heads,
+    cache: ClipCache,
+    shape: ClipShape,
+    device: torch.device,
+) -> StepFunction:
+    """Return the step on clips drawn at random from the cache."""
+    rng = random.Random(int(torch.randint(1 << 30, (1,))))
+
+    def step() -> tuple[Tensor, Report]:
+        clips, features, marks = draw_rows(cache, shape.rows)
+        batch = pack_clips(clips, shape.length, rng, WEIGHTS)
+        places = kept_places(marks, shape.kept)
+        wide = places[..., None].expand(-1, -1, features.shape[-1])
+        sight = features.flatten(1, 2).gather(1, wide).to(device)
+        tables = torch.stack([token_table(clip) for clip in clips])
+        rows = torch.arange(len(clips))[:, None]
+        seen = tables[rows, places // FRAME_TOKENS, marks.flatten(1).gather(1, places).long()]
+        return clip_loss(model, heads, batch, (sight, places, seen.to(device)))
+
+    return step
+
+
+def clip_loss(
+    model: LlavaNextVideoForConditionalGeneration,
+    heads: Heads,
+    batch: ClipBatch,
+    visual: tuple[Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Report]:
+    """Return the loss of answers and heads; `visual` is features, places and head targets."""
+    sight, places, targets = visual
+    last, middle, tokens = run_decoder(model, sight, places, batch)
+    answered = batch.targets != IGNORED
+    logits = model.lm_head(last[answered.to(sight.device)]).float()
+    loss, report = answer_loss(logits, batch, answered)
+    for extra, more in (
+        heads.token.loss(tokens, targets),
+        heads.mover.loss(middle, batch),
+        heads.compare.loss(middle, batch),
+    ):
+        loss, report = loss + HEAD_WEIGHT * extra, report | more
+    return loss, report
