@@ -9,6 +9,7 @@ is to be seen in exactly one frame.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -41,15 +42,13 @@ TRIES = 300
 
 @dataclass(frozen=True)
 class Mover:
-    """One shape: frames at which it appears and is last seen, x there, and what is fixed.
+    """One shape: the frame at which it appears, x at that and every later frame, and the rest.
 
-    `start` and `end` are x at the frames `entry` and `leave`, as parts of the frame's width.
+    `way` holds x of the centre, as parts of the frame's width, for as long as the shape is there.
     """
 
     entry: int
-    leave: int
-    start: float
-    end: float
+    way: tuple[float, ...]
     y: float
     shape: str
     colour: str
@@ -59,16 +58,20 @@ class Mover:
     rgb: tuple[int, int, int]
 
     @property
+    def leave(self) -> int:
+        """The last frame at which it is to be seen."""
+        return self.entry + len(self.way) - 1
+
+    @property
     def direction(self) -> str | None:
         """`left`, `right`, or None for a shape that does not move."""
-        if self.start == self.end:
+        if self.way[0] == self.way[-1]:
             return None
-        return "right" if self.end > self.start else "left"
+        return "right" if self.way[-1] > self.way[0] else "left"
 
     def x(self, frame: int) -> float:
-        """Return where it is at a frame, on the straight way from `start` to `end`."""
-        part = (frame - self.entry) / max(1, self.leave - self.entry)
-        return self.start + (self.end - self.start) * part
+        """Return where it is at a frame at which it is seen."""
+        return self.way[frame - self.entry]
 
     def seen(self, frame: int) -> bool:
         """Say whether it is to be seen at a frame."""
@@ -85,6 +88,7 @@ class Clip:
     movers: tuple[Mover, ...]
     digit: Digit | None
     flash: int
+    frames: int = FRAMES
 
 
 def compose_clip(seed: int, side: int | None = None) -> Clip:
@@ -103,12 +107,9 @@ def compose_clip(seed: int, side: int | None = None) -> Clip:
 def _mover(rng: random.Random, entry: int, lane: int, colour: str) -> Mover:
     """Make one shape that appears at `entry`."""
     leave = min(FRAMES - 1, entry + rng.randint(SHORTEST_STAY, FRAMES) - 1)
-    start, end = _way(rng)
     return Mover(
         entry=entry,
-        leave=leave,
-        start=start,
-        end=end,
+        way=_way(rng, leave - entry),
         y=(lane + 0.5 + rng.uniform(-0.06, 0.06)) / LANES,
         shape=rng.choice(SHAPES),
         colour=colour,
@@ -119,14 +120,14 @@ def _mover(rng: random.Random, entry: int, lane: int, colour: str) -> Mover:
     )
 
 
-def _way(rng: random.Random) -> tuple[float, float]:
-    """Return x at the first and the last frame of a shape."""
+def _way(rng: random.Random, steps: int) -> tuple[float, ...]:
+    """Return x at every frame of a shape, in equal steps."""
     if rng.random() < STILL_SHARE:
-        place = rng.uniform(EDGE, 1 - EDGE)
-        return place, place
-    way = rng.uniform(*STEP)
-    near = rng.uniform(EDGE, 1 - EDGE - way)
-    return (near, near + way) if rng.random() < 0.5 else (near + way, near)
+        return (rng.uniform(EDGE, 1 - EDGE),) * (steps + 1)
+    whole = rng.uniform(*STEP)
+    near = rng.uniform(EDGE, 1 - EDGE - whole)
+    start, end = (near, near + whole) if rng.random() < 0.5 else (near + whole, near)
+    return tuple(start + (end - start) * (step / steps) for step in range(steps + 1))
 
 
 def _with_flash(rng: random.Random, clip: Clip) -> Clip:
@@ -163,7 +164,7 @@ def _item(mover: Mover, frame: int) -> Item:
 
 def draw_clip(clip: Clip) -> list[Image.Image]:
     """Draw all frames, RGB, `clip.side` pixels a side."""
-    return [draw(frame_scene(clip, frame)) for frame in range(FRAMES)]
+    return [draw(frame_scene(clip, frame)) for frame in range(clip.frames)]
 
 
 def frame_marks(clip: Clip, frame: int) -> Image.Image:
@@ -176,13 +177,28 @@ def frame_marks(clip: Clip, frame: int) -> Image.Image:
 def reversed_clip(clip: Clip) -> Clip:
     """Return the clip that the same frames in reverse order show."""
     turned = [
-        replace(
-            mover,
-            entry=FRAMES - 1 - mover.leave,
-            leave=FRAMES - 1 - mover.entry,
-            start=mover.end,
-            end=mover.start,
-        )
+        replace(mover, entry=clip.frames - 1 - mover.leave, way=mover.way[::-1])
         for mover in clip.movers
     ]
-    return replace(clip, movers=tuple(turned), flash=FRAMES - 1 - clip.flash)
+    return replace(clip, movers=tuple(turned), flash=clip.frames - 1 - clip.flash)
+
+
+def thinned_clip(clip: Clip, frames: Sequence[int]) -> Clip:
+    """Return the clip that only some frames show, in their order; a shape not seen is left out."""
+    movers = [_thinned(mover, frames) for mover in clip.movers]
+    digit = clip.digit if clip.flash in frames else None
+    return replace(
+        clip,
+        movers=tuple(mover for mover in movers if mover),
+        digit=digit,
+        flash=list(frames).index(clip.flash) if digit else 0,
+        frames=len(frames),
+    )
+
+
+def _thinned(mover: Mover, frames: Sequence[int]) -> Mover | None:
+    """Return what some frames show of a shape, None if they do not show it."""
+    seen = [place for place, frame in enumerate(frames) if mover.seen(frame)]
+    if not seen:
+        return None
+    return replace(mover, entry=seen[0], way=tuple(mover.x(frames[place]) for place in seen))

@@ -60,8 +60,8 @@ def token_table(clip: Clip) -> Tensor:
     for index, mover in enumerate(clip.movers):
         table[:, index + 1, 1] = mover.entry
         table[:, index + 1, 2] = sum(other.entry < mover.entry for other in clip.movers)
-        way = [2 * (mover.x(frame) - mover.start) for frame in range(FRAMES)]
-        table[:, index + 1, 4] = torch.tensor(way)
+        way = torch.tensor([2 * (x - mover.way[0]) for x in mover.way])
+        table[mover.entry : mover.leave + 1, index + 1, 4] = way
     if clip.digit:
         table[:, DIGIT_MARK, 3] = int(clip.digit.value)
     return table

@@ -96,6 +96,6 @@ def _mover_target(mover: Mover | None) -> tuple[float, ...]:
     if mover is None:
         return (0.0,) * 7
     frames = (2 * frame / (FRAMES - 1) - 1 for frame in (mover.entry, mover.leave))
-    places = (2 * x - 1 for x in (mover.start, mover.end))
+    places = (2 * x - 1 for x in (mover.way[0], mover.way[-1]))
     colour, shape = COLOUR_NAMES.index(mover.colour), SHAPES.index(mover.shape)
     return (1.0, *frames, *places, float(colour), float(shape))

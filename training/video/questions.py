@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from training.questions import Question
 from training.scenes import COLOUR_NAMES, SHAPES
-from training.templates import PLURALS, split_words
+from training.templates import PLURALS
 from training.video import wording
 from training.video.clips import Clip, Mover
 
@@ -67,7 +67,8 @@ def motion_question(clip: Clip, rng: random.Random) -> ClipQuestion | None:
     """Ask in which direction a shape moves, or whether it does."""
     if rng.random() < STILL_QUESTIONS:
         moving = rng.random() < 0.5
-        fitting = [mover for mover in clip.movers if bool(mover.direction) == moving]
+        lasting = [mover for mover in clip.movers if mover.leave > mover.entry]
+        fitting = [mover for mover in lasting if bool(mover.direction) == moving]
         wordings = wording.MOVES
     else:
         fitting = [mover for mover in clip.movers if mover.direction]
@@ -154,9 +155,7 @@ def looks_question(clip: Clip, rng: random.Random) -> ClipQuestion | None:
     there = rng.random() < 0.5
     bare = f"{mover.colour} {mover.shape}" if there else _absent(clip, mover, rng)
     text = _fill(rng, wording.LOOKS_PRESENT, thing=f"a {bare}", bare=bare)
-    return ClipQuestion(
-        text, "yes" if there else "no", "looks", movers=(mover if there else None,)
-    )
+    return ClipQuestion(text, "yes" if there else "no", "looks", movers=(mover if there else None,))
 
 
 def _absent(clip: Clip, mover: Mover, rng: random.Random) -> str:
@@ -175,8 +174,3 @@ ASKED: dict[str, Maker] = {
     "before": before_question,
 }
 MAKERS: dict[str, Maker] = ASKED | {"looks": looks_question}
-
-
-def is_right(question: Question, answer: str) -> bool:
-    """Judge an answer word by word."""
-    return split_words(answer.rstrip(". ")) == split_words(question.answer)
