@@ -79,9 +79,7 @@ def encode(text: str, words: dict[str, int] = WORDS) -> tuple[list[int], list[in
     return ids, marks
 
 
-def encode_pair(
-    question: Question, rng: random.Random, words: dict[str, int] = WORDS
-) -> Block:
+def encode_pair(question: Question, rng: random.Random, words: dict[str, int] = WORDS) -> Block:
     """Encode a question with its answer; now and then a word is unknown or a suffix added."""
     text = question.marked
     if question.category != "description" and rng.random() < SUFFIX_SHARE:

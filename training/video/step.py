@@ -25,12 +25,12 @@ from training.video.packing import ClipBatch, Weights, pack_clips
 WHOLE_SHARE = 0.75
 HEAD_WEIGHT = 0.4
 WEIGHTS: Weights = {
-    "order": 2.5,
+    "order": 3.0,
     "motion": 2.5,
-    "count": 1.5,
-    "needle": 2.0,
-    "before": 3.5,
-    "looks": 1.0,
+    "count": 1.0,
+    "needle": 1.2,
+    "before": 4.0,
+    "looks": 0.6,
 }
 
 

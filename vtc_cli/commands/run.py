@@ -47,6 +47,7 @@ from vtc_cli.core.errors import CheckError
 
 if TYPE_CHECKING:
     from vtc_cli.commands.job import Answered, Outcome, ShowText
+    from vtc_cli.core.media import Media
     from vtc_cli.core.observe import Observer
     from vtc_cli.report.result import Result
 
@@ -144,7 +145,8 @@ def _answer_about_media(
     )
     media = read_media(options.media, options.frame_options())
     recipe = load_recipe(options.recipe)
-    session = load_session(output, options.model, options.device, options.dtype, options.attn)
+    model = _model_for(options, media)
+    session = load_session(output, model, options.device, options.dtype, options.attn)
     from vtc_cli.engine.decode import Generation
 
     outcome = do_job(
@@ -160,6 +162,15 @@ def _answer_about_media(
         show_text=show_text,
     )
     return Answered(media, options.question, outcome)
+
+
+def _model_for(options: RunOptions, media: Media) -> str:
+    """The model asked for; where none was, that for frames about a video of several."""
+    from vtc_cli.models.support.load import TINY, TINY_VIDEO
+
+    several = media.kind == "video" and media.frames.shape[0] > 1
+    chosen = options.model != TINY or "model" in options.given
+    return TINY_VIDEO if several and not chosen else options.model
 
 
 def _observer() -> Observer:
