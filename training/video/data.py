@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -114,7 +114,9 @@ def write_chunk(chunk: int, device: str) -> None:
     """Draw the clips of a chunk, run the tower over them and write both files."""
     if device == "cpu":
         torch.set_num_threads(1)
-    tower, normalize = tiny_tower().to(device), Normalizer()
+    tower, normalize = tiny_tower(), Normalizer()
+    module: nn.Module = tower
+    module.to(device)
     features = np.empty((CHUNK, FRAMES, FRAME_TOKENS, TOWER_WIDTH), np.float16)
     marks = np.empty((CHUNK, FRAMES, FRAME_TOKENS), np.uint8)
     processor = frame_processor()

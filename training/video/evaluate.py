@@ -74,11 +74,11 @@ SETTINGS = {
 
 def exams(count: int) -> list[tuple[Clip, ClipQuestion]]:
     """Return as many questions, the same number of every category, which take turns."""
-    kinds = {kind: ASKED[kind] for kind in ASKED}
-    rng, seeds, made = random.Random(TEST_SEEDS.start), iter(TEST_SEEDS), []
+    rng, seeds = random.Random(TEST_SEEDS.start), iter(TEST_SEEDS)
+    made: list[tuple[Clip, ClipQuestion]] = []
     while len(made) < count:
-        clip, kind = compose_clip(next(seeds)), list(kinds)[len(made) % len(kinds)]
-        question = kinds[kind](clip, rng)
+        clip, kind = compose_clip(next(seeds)), list(ASKED)[len(made) % len(ASKED)]
+        question = ASKED[kind](clip, rng)
         if question is not None:
             made.append((clip, question))
     return made

@@ -38,7 +38,8 @@ KIN = {
 def build_video_model() -> LlavaNextVideoForConditionalGeneration:
     """Build the model with the weights of `tiny`; rows of new words are near the mean of all."""
     tiny = LlavaForConditionalGeneration.from_pretrained(TINY, dtype=torch.float32)
-    old, words = tiny.config, video_vocabulary()
+    old: Any = tiny.config
+    words = video_vocabulary()
     settings: dict[str, Any] = {
         "vision_config": old.vision_config.to_dict(),
         "text_config": old.text_config.to_dict() | {"vocab_size": len(words)},

@@ -66,19 +66,25 @@ def order_question(clip: Clip, rng: random.Random) -> ClipQuestion | None:
 def motion_question(clip: Clip, rng: random.Random) -> ClipQuestion | None:
     """Ask in which direction a shape moves, or whether it does."""
     if rng.random() < STILL_QUESTIONS:
-        moving = rng.random() < 0.5
-        lasting = [mover for mover in clip.movers if mover.leave > mover.entry]
-        fitting = [mover for mover in lasting if bool(mover.direction) == moving]
-        wordings = wording.MOVES
-    else:
-        fitting = [mover for mover in clip.movers if mover.direction]
-        wordings = wording.DIRECTION
+        return _still_question(clip, rng)
+    moving = [mover for mover in clip.movers if mover.direction]
+    if not moving:
+        return None
+    mover = rng.choice(moving)
+    text = _fill(rng, wording.DIRECTION, thing=name(clip, mover, rng))
+    return ClipQuestion(text, str(mover.direction), "motion", movers=(mover,))
+
+
+def _still_question(clip: Clip, rng: random.Random) -> ClipQuestion | None:
+    """Ask whether a shape moves; one that is seen in a single frame cannot tell."""
+    moving = rng.random() < 0.5
+    lasting = [mover for mover in clip.movers if mover.leave > mover.entry]
+    fitting = [mover for mover in lasting if bool(mover.direction) == moving]
     if not fitting:
         return None
     mover = rng.choice(fitting)
-    text = _fill(rng, wordings, thing=name(clip, mover, rng))
-    answer = mover.direction if wordings == wording.DIRECTION else "yes" if moving else "no"
-    return ClipQuestion(text, str(answer), "motion", movers=(mover,))
+    text = _fill(rng, wording.MOVES, thing=name(clip, mover, rng))
+    return ClipQuestion(text, "yes" if moving else "no", "motion", movers=(mover,))
 
 
 def count_question(clip: Clip, rng: random.Random) -> ClipQuestion | None:
