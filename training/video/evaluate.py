@@ -24,6 +24,7 @@ from training.video.clips import FRAMES, Clip, compose_clip, draw_clip
 from training.video.data import TEST_SEEDS
 from training.video.questions import ASKED, MAKERS, ClipQuestion
 from vtc_cli.commands.job import PlanOptions, do_job
+from vtc_cli.core.discover import recipe_files
 from vtc_cli.core.media import Media
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Session
@@ -47,8 +48,11 @@ class Setting:
     grey: bool = False
 
 
-def pooling(stride: int, positions: str) -> str:
-    """Return a recipe, as YAML, that pools every frame stride x stride and does nothing else."""
+def pooling(stride: int) -> str:
+    """Return a recipe, as YAML, that pools every frame stride x stride and does nothing else.
+
+    A pooled token stands where the token nearest to the middle of its block stood.
+    """
     stage = {
         "cuts": 0,
         "key_events": 1,
@@ -56,19 +60,35 @@ def pooling(stride: int, positions: str) -> str:
         "key_strides": [stride, stride],
         "other_strides": [stride, stride],
     }
-    text = {"name": "pooling", "positions": positions, "encoder": [{"metok.event_pool": stage}]}
+    text = {"name": "pooling", "positions": "original", "encoder": [{"metok.event_pool": stage}]}
     return str(yaml.safe_dump(text, sort_keys=False))
 
 
+def finer_metok() -> str:
+    """Return the METok recipe, as YAML, with half its strides, which leaves room for 288 tokens.
+
+    Its strides are meant for a frame of more tokens than the 12 x 12 of `tiny-video`.
+    """
+    recipe = yaml.safe_load(recipe_files()["metok"].read_text())
+    stage = recipe["encoder"][0]["metok.event_pool"]
+    for name in ("key_strides", "other_strides"):
+        stage[name] = [stride // 2 for stride in stage[name]]
+    return str(yaml.safe_dump(recipe | {"name": "metok-finer"}, sort_keys=False))
+
+
+QUARTER = 288.0
 SETTINGS = {
     "full": Setting(),
     "grey frames": Setting(grey=True),
-    "4 frames": Setting(frames=4),
     "2 frames": Setting(frames=2),
-    "random 1/2": Setting(recipe="random", budget=576.0),
-    "random 1/4": Setting(recipe="random", budget=288.0),
-    "pooled 2 x 2": Setting(recipe=pooling(2, "original")),
+    "random 288": Setting(recipe="random", budget=QUARTER),
+    "pooled 2 x 2": Setting(recipe=pooling(2)),
+    "METok 288": Setting(recipe=finer_metok(), budget=QUARTER),
+    "4 frames": Setting(frames=4),
+    "random 576": Setting(recipe="random", budget=576.0),
     "METok": Setting(recipe="metok"),
+    "random 86": Setting(recipe="random", budget=86.0),
+    "pooled 4 x 4": Setting(recipe=pooling(4)),
 }
 
 
@@ -125,7 +145,7 @@ def _recipe(setting: Setting) -> Recipe:
     """Return a recipe by its name or out of its own text."""
     if "\n" not in setting.recipe:
         return load_recipe(setting.recipe)
-    path = WORK / "pooling.yaml"
+    path = WORK / "setting.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(setting.recipe)
     return load_recipe(str(path))
@@ -153,18 +173,30 @@ def measure(model: str, questions: int, share: int, results: Path, only: list[st
         )
 
 
+def markdown(table: dict[str, Any]) -> str:
+    """Return results as a Markdown table of percentages, one row a setting."""
+    kinds = (*ASKED, "all")
+    lines = [f"| setting | tokens | n | {' | '.join(kinds)} |", "|---" * (len(kinds) + 3) + "|"]
+    for name, row in table.items():
+        cells = [f"{100 * row['scores'][kind]['accuracy']:.1f}" for kind in kinds]
+        count = row["scores"]["all"]["n"]
+        lines.append(f"| {name} | {row.get('tokens', '-')} | {count} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Measure and write the results."""
+    """Measure, print the table and write the results."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", default="tiny-video")
     parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument("--share", type=int, default=400, help="questions of the other settings")
+    parser.add_argument("--share", type=int, default=200, help="questions of the other settings")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     measure(options.model, options.questions, options.share, options.results, options.settings)
+    print(markdown(json.loads(options.results.read_text())))
 
 
 if __name__ == "__main__":
