@@ -21,6 +21,7 @@ from training.video.step import ClipShape, Heads, clip_step
 
 FEW = ClipShape(kept=24, rows=24, length=208)
 ALL = ClipShape(kept=FRAME_TOKENS, rows=6, length=224)
+SHAPES = {"few": (FEW,), "all": (FEW, FEW, FEW, ALL, ALL)}
 # Budgets on one of two shared processor cores; options override them, also on resuming.
 MINUTES = {"few": 45.0, "all": 30.0}
 
@@ -41,8 +42,10 @@ def train(arguments: argparse.Namespace) -> LlavaNextVideoForConditionalGenerati
     }
     for module in modules.values():
         module.to(device)
-    for name, shape, rate in (("few", FEW, arguments.few_rate), ("all", ALL, arguments.all_rate)):
-        _run(Phase(name, modules, getattr(arguments, name), rate, OUT, device), model, cache, shape)
+    rates = {"few": arguments.few_rate, "all": arguments.all_rate}
+    for name, shapes in SHAPES.items():
+        phase = Phase(name, modules, getattr(arguments, name), rates[name], OUT, device)
+        _run(phase, model, cache, shapes)
     return model
 
 
@@ -50,13 +53,13 @@ def _run(
     phase: Phase,
     model: LlavaNextVideoForConditionalGeneration,
     cache: ClipCache,
-    shape: ClipShape,
+    shapes: tuple[ClipShape, ...],
 ) -> None:
     """Run one phase."""
     heads = phase.modules["heads"]
     assert isinstance(heads, Heads)
     phase.log_steps, phase.warmup_steps = 25, 60
-    run_phase(phase, clip_step(model, heads, cache, shape, phase.device))
+    run_phase(phase, clip_step(model, heads, cache, shapes, phase.device))
 
 
 def parse_arguments() -> argparse.Namespace:
