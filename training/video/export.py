@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ from training.video.data import OUT, frame_processor
 from training.video.model import build_video_model, build_video_tokenizer
 
 SHIPPED = Path(__file__).parents[2] / "vtc_cli" / "assets" / "tiny-video"
-CARD = Path(__file__).parents[1] / "VIDEO_CARD.md"
 PHASES = ("all", "few")
 
 
@@ -42,8 +40,6 @@ def export_video(model: LlavaNextVideoForConditionalGeneration, folder: Path) ->
     build_video_tokenizer().save_pretrained(folder)
     frame_processor().save_pretrained(folder)
     store_half(folder / "model.safetensors")
-    if CARD.exists():
-        shutil.copyfile(CARD, folder / "MODEL_CARD.md")
 
 
 def main() -> None:
