@@ -36,6 +36,7 @@ WORK = Path(__file__).parents[1] / "out-video"
 GREY = 128
 SECONDS = 0.5  # a frame
 LOOKS_SEEDS = TEST_SEEDS[500_000:]
+LOOKS = 200  # questions
 
 
 @dataclass(frozen=True)
@@ -161,16 +162,13 @@ def measure(model: str, questions: int, share: int, results: Path, only: list[st
         answers, tokens = outcomes(session, asked, SETTINGS[name])
         scores = summarize(answers)
         if name == "full":
-            table["prior"] = prior(answers)
-            scores |= {
-                "looks": summarize(outcomes(session, looks_exams(200), SETTINGS[name])[0])["looks"]
-            }
+            table["prior"] = {"scores": prior(answers)}
+            looks = outcomes(session, looks_exams(LOOKS), SETTINGS[name])[0]
+            scores["looks"] = summarize(looks)["looks"]
         table[name] = {"tokens": round(tokens, 1), "scores": scores}
         results.write_text(json.dumps(table, indent=1) + "\n")
-        print(
-            f"{name}: {tokens:.1f} tokens a layer, {100 * scores['all']['accuracy']:.1f} %",
-            flush=True,
-        )
+        right = 100 * scores["all"]["accuracy"]
+        print(f"{name}: {tokens:.1f} tokens a layer, {right:.1f} % right", flush=True)
 
 
 def markdown(table: dict[str, Any]) -> str:
@@ -189,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", default="tiny-video")
     parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument("--share", type=int, default=200, help="questions of the other settings")
+    parser.add_argument("--share", type=int, default=150, help="questions of the other settings")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
