@@ -8,7 +8,7 @@ WORKERS ?= 2
 OLDEST ?= 5.18.0
 bin := $(VENV)/bin
 
-.PHONY: demo test lint types suite oldest bench pictures clean
+.PHONY: demo test lint types suite oldest matrix bench pictures clean
 
 demo: $(VENV)/.installed
 	$(bin)/vtc run --recipe $(RECIPE) $(PICTURE) "$(QUESTION)" --baseline --overlay overlay.png
@@ -29,6 +29,10 @@ suite: $(VENV)/.dev
 oldest: $(VENV)/.dev
 	$(bin)/pip install -q --no-deps --target $(VENV)/oldest --upgrade transformers==$(OLDEST)
 	PYTHONPATH=$(VENV)/oldest $(bin)/python -m pytest -q tests/engine
+
+# Every recipe on every family, in all precisions; half an hour on two cores.
+matrix: $(VENV)/.dev
+	$(bin)/python -m tests.conformance.write
 
 bench: $(VENV)/.installed
 	$(bin)/python benchmarks/startup.py

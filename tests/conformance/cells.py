@@ -27,6 +27,7 @@ from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.encode import encode
+from vtc_cli.engine.inputs import shrink
 from vtc_cli.engine.sequence import enter
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.support.base import Adapter
@@ -170,11 +171,17 @@ def plans_for(name: str, chosen: Subject) -> Iterator[Plan]:
             )
 
 
-def followed(name: str, chosen: Subject) -> tuple[Plan, Trace, Tensor]:
-    """The recipe at the first budget that it meets: plan, trace and (T, V) logits."""
+def followed(name: str, chosen: Subject) -> tuple[Subject, Plan, Trace, Tensor]:
+    """The recipe at the first budget that it meets: what it saw, plan, trace and (T, V) logits."""
     for plan in plans_for(name, chosen):
         with suppress(BudgetError):
-            return (plan, *follow(chosen, plan))
+            seen = chosen
+            if plan.input:
+                media = media_of(chosen.prompt.kinds[0])
+                seen = Subject(
+                    chosen.adapter, shrink(chosen.adapter, media, chosen.prompt, plan)[0]
+                )
+            return (seen, plan, *follow(seen, plan))
     raise AssertionError(f"{name} meets no budget and does not run without one")
 
 
@@ -191,7 +198,7 @@ def checked(name: str, chosen: Subject) -> Outcome:
     adapter = chosen.adapter
     before = hooks_of(adapter)
     try:
-        plan, trace, logits = followed(name, chosen)
+        chosen, plan, trace, logits = followed(name, chosen)
     except REFUSALS as error:
         return Outcome(refused=reason(error))
     layers = adapter.shape.decoder.layers
@@ -286,12 +293,13 @@ def entered_columns(entry: Any, trace: Trace, layers: int) -> dict[int, Tensor]:
 
 
 def hooks_of(adapter: Adapter) -> set[tuple[int, int]]:
-    """Hooks of all modules of a model."""
+    """Our hooks on all modules of a model; the library leaves recorders of its own."""
     return {
         (id(module), number)
         for module in adapter.model.modules()
         for hooks in (module._forward_pre_hooks, module._forward_hooks)
-        for number in hooks
+        for number, hook in hooks.items()
+        if hook.__module__.startswith("vtc_cli")
     }
 
 
@@ -300,5 +308,5 @@ def reason(error: VtcError) -> str:
     faults = getattr(error, "faults", None)
     if faults:
         return "; ".join(dict.fromkeys(reason(fault) for fault in faults))
-    allowed = f" ({error.allowed})" if error.allowed else ""
+    allowed = "" if isinstance(error, SignalError) else f" ({error.allowed})"
     return f"{error.found}{allowed}"

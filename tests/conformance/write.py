@@ -33,8 +33,8 @@ def main(settings: list[str]) -> None:
         first = first or cells
         bound = SETTINGS[name].atol
         parts.append(f"## {name}, tolerance {bound:g}\n\n{table(cells)}\n")
-    parts.append(f"## Refused\n\n{refusals_text(first)}\n")
-    MATRIX.write_text("\n".join(parts), encoding="utf-8")
+        refused = f"## Refused\n\n{refusals_text(first)}\n"
+        MATRIX.write_text("\n".join([*parts, refused]), encoding="utf-8")
 
 
 def cells_under(settings: str) -> dict[tuple[str, str, str], Outcome]:

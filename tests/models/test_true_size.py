@@ -29,6 +29,9 @@ PARAMETERS = {
     "llava-onevision-0.5b": 893.6e6,
     "llava-onevision-7b": 8.03e9,
     "longva-7b": 7.935e9,
+    "qwen2.5-vl-3b": 3.755e9,
+    "qwen2.5-vl-7b": 8.292e9,
+    "qwen3-vl-8b": 8.767e9,
 }
 # Pictures that the tower sees of one of 3 : 1, crops and the whole; frames of a video.
 TILES = {
@@ -38,6 +41,8 @@ TILES = {
     "llava-next-7b": 3,
     "llava-onevision-0.5b": 2,
     "longva-7b": 4,
+    "qwen2.5-vl-3b": 1,
+    "qwen3-vl-8b": 1,
 }
 
 
@@ -80,6 +85,11 @@ def small(name: str) -> TrueSize:
         "num_key_value_heads": 2,
         "head_dim": 16,
     }
+    if "depth" in config["vision_config"]:  # the names of the Qwen families
+        config["vision_config"] |= {"depth": 4, "num_heads": 4, "out_hidden_size": 64}
+        config["vision_config"] |= {"fullatt_block_indexes": [3]}
+        config["vision_config"] |= {"deepstack_visual_indexes": [0, 1, 2]}
+        config["text_config"]["rope_parameters"] |= {"mrope_section": [2, 3, 3]}
     return TrueSize(size.family, size.source, config)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -26,6 +26,7 @@ START, END = "<|vision_start|>", "<|vision_end|>"
 PADS = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 TIMES = ("second_per_grid_ts",)  # arguments of position ids alone
+PUBLISHED_TOKENS = (4, 16384)  # least and most of a picture in the processors
 TOKENS_A_FRAME = 768  # the library's video processors of these families
 
 
@@ -92,6 +93,13 @@ class QwenAdapter(Adapter):
         )
         model = random_model(kind, config, seed)
         return cls(model, byte_parts(config.vision_config.patch_size, tokens))
+
+    @classmethod
+    def true_size(cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]) -> Self:
+        """Random weights at true size with the byte tokenizer and the published bounds of sizes."""
+        kind = cls.model_class()
+        model = build(kind, kind.config_class(**fields, **token_ids()))
+        return cls(model, byte_parts(model.config.vision_config.patch_size, PUBLISHED_TOKENS))
 
     @classmethod
     def _text_options(cls) -> Mapping[str, Any]:
