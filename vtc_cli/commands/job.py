@@ -165,6 +165,8 @@ def do_job(
     from vtc_cli.engine.inputs import shrink
 
     whole = session.adapter.prepare(media, question)
+    if observer is not None:
+        _check_page(whole)
     plan = make_plan(session, whole, recipe, options)
     smaller, changes = shrink(session.adapter, several(media), whole, plan)
     prompt = scored(smaller, pair, media)
@@ -187,6 +189,13 @@ def do_job(
     full, nll_full = _full_model(session, whole, generation, repeats, observer)
     nll = _answer_nll(session, prompt, plan, full.answer_ids, generation.seed)
     return Outcome(trace, prompt, full, (nll, nll_full))
+
+
+def _check_page(prompt: Prompt) -> None:
+    """See that a page can show the prompt, before anything is computed for it."""
+    from vtc_cli.report.page.data import page_grid
+
+    page_grid(prompt.layout)
 
 
 def _full_model(

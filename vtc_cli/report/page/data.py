@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.media import Media
 from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.report.build import information_layers
@@ -51,7 +52,7 @@ def page_data(
         UsageError: the first stage did not begin with the whole picture.
     """
     steps = page_steps(trace)
-    grid = trace.layout.only
+    grid = page_grid(trace.layout)
     return {
         "picture": {"width": media.width, "height": media.height},
         "grid": {"frames": grid.frames, "rows": grid.rows, "columns": grid.columns},
@@ -61,6 +62,25 @@ def page_data(
         "decoder": _decoder(trace),
         "curves": _curves(trace, baseline),
     }
+
+
+def page_grid(layout: Layout) -> Grid:
+    """The picture or the frames of a layout as one grid of equal frames.
+
+    Raises:
+        UsageError: they are not alike, for instance a picture that is seen coarsely and in crops.
+    """
+    rasters = layout.rasters() if layout.spans == 1 else ()
+    shapes = {raster.index.shape for raster in rasters}
+    rows, columns = shapes.pop() if len(shapes) == 1 else (0, 0)
+    index = [number for raster in rasters for number in raster.index.ravel()]
+    if not rows or index != list(range(layout.tokens)):
+        raise UsageError(
+            f"--html with {layout.spans} pictures and videos in {len(layout.grids)} grids",
+            allowed="one picture, or a video of equal frames, whose tokens all have patches",
+            hint="--overlay draws every view of every picture",
+        )
+    return Grid(len(rasters), rows, columns)
 
 
 def page_steps(trace: Trace) -> list[Plain]:
