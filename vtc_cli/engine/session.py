@@ -18,12 +18,14 @@ from vtc_cli.core.observe import Observer
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import Given, ModelFacts, Timings, Trace
+from vtc_cli.engine.batch_decode import decode_together, entries_after
 from vtc_cli.engine.cache import logical_cache
 from vtc_cli.engine.clock import PeakMemory, Stopwatch
 from vtc_cli.engine.decode import Decoded, Generation, decode
 from vtc_cli.engine.encode import Encoded, encode
 from vtc_cli.engine.evict import Evictor
 from vtc_cli.engine.prefill import prefill, prefill_until_decided
+from vtc_cli.engine.reading import PromptRead, random_state
 from vtc_cli.engine.sequence import Sequence, enter
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.support.base import Adapter, Prompt
@@ -154,9 +156,8 @@ class Session:
 
     def _pass(self, request: Request) -> tuple[Trace, Decoded]:
         """Encode, prefill and decode once."""
-        trace = self._empty_trace(request.prompt, request.plan)
-        trace.given = None if request.tokens is None else _given(request.tokens)
-        scene = self._scene(trace, request.prompt, request.generation.seed)
+        scene = self._begin(request)
+        trace = scene.trace
         with _memory_errors(), torch.inference_mode(), _seeded(request.generation.seed):
             decoded = self._flow(request, scene)
         trace.answer_ids = list(decoded.ids)
@@ -165,10 +166,66 @@ class Session:
         trace.timings[0].decode_ms = decoded.step_ms
         return trace, decoded
 
+    def read_prompt(self, request: Request) -> PromptRead:
+        """Everything before the first answer token; several of these can be decoded together.
+
+        Raises:
+            MemoryExhaustedError: the device has no memory left.
+        """
+        scene = self._begin(request)
+        with _memory_errors(), torch.inference_mode(), _seeded(request.generation.seed):
+            read = self._read(request, scene)
+            read.random_state = random_state(self.adapter.device)
+        return read
+
+    def answer_together(self, reads: list[PromptRead]) -> list[Trace]:
+        """Make the answers of prompts that were read, in one batch; see `alone_because`.
+
+        The traces have no time of decode or of the whole and no peak of memory: a share of a batch
+        is nobody's latency.
+
+        Raises:
+            MemoryExhaustedError: the device has no memory left.
+        """
+        with _memory_errors():
+            answers = decode_together(self.adapter, reads)
+        for read, decoded in zip(reads, answers, strict=True):
+            trace = read.trace
+            trace.answer_ids = list(decoded.ids)
+            trace.answer = self.adapter.text(decoded.ids)
+            trace.decode_kv_entries = decoded.entries
+            trace.final_kv_entries = entries_after(read, len(decoded.entries))
+            trace.timings[0].total_ms = None
+        return [read.trace for read in reads]
+
+    def _begin(self, request: Request) -> Scene:
+        """An empty trace and what the decisions of its pass share."""
+        trace = self._empty_trace(request.prompt, request.plan)
+        trace.given = None if request.tokens is None else _given(request.tokens)
+        return self._scene(trace, request.prompt, request.generation.seed)
+
     def _flow(self, request: Request, scene: Scene) -> Decoded:
         """The way of the data, with a clock at each station."""
+        read = self._read(request, scene)
+        decoded = decode(
+            self.adapter,
+            read.first,
+            read.next_position,
+            read.cache,
+            read.evictor,
+            request.generation,
+            renumbered=request.plan.positions == "renumbered",
+            on_token=request.on_token,
+        )
+        timing, trace = read.timing, scene.trace
+        timing.total_ms = read.watch.total_ms()
+        timing.compression_ms = _compression_ms(trace)
+        trace.final_kv_entries = [stored.entries for stored in read.cache.layers]
+        return decoded
+
+    def _read(self, request: Request, scene: Scene) -> PromptRead:
+        """Encode, prefill and let the cache policies decide once."""
         trace, adapter, plan = scene.trace, self.adapter, request.plan
-        renumbered = plan.positions == "renumbered"
         cache = logical_cache(scene.decoder_layers)
         watch = Stopwatch(adapter.device)
         encoded = self._encoded(request, scene)
@@ -182,23 +239,11 @@ class Session:
         evictor = Evictor(plan, scene, cache, entry.sequence, layers[-1])
         evictor.after_prompt()
         _note_lengths(trace, layers, cache)
-        decoded = decode(
-            adapter,
-            first,
-            entry.next_position,
-            cache,
-            evictor,
-            request.generation,
-            renumbered=renumbered,
-            on_token=request.on_token,
-        )
-        timing.total_ms = watch.total_ms()
-        timing.compression_ms = sum(r.decision_ms + r.signal_ms for r in trace.records)
-        trace.final_kv_entries = [stored.entries for stored in cache.layers]
+        timing.compression_ms = _compression_ms(trace)
         trace.timings.append(timing)
         if request.capture:
             trace.captured = _features(encoded.table)
-        return decoded
+        return PromptRead(request, trace, first, entry.next_position, cache, evictor, timing, watch)
 
     def _encoded(self, request: Request, scene: Scene) -> Encoded:
         """What enters the decoder: the tower's tokens, or those of the request."""
@@ -269,6 +314,10 @@ def _counts_anew(plan: Plan, prompt: Prompt) -> bool:
     """
     plain = prompt.position_ids.ndim == 2
     return plan.positions == "renumbered" or (plan.positions == "entered" and plain)
+
+
+def _compression_ms(trace: Trace) -> float:
+    return sum(record.decision_ms + record.signal_ms for record in trace.records)
 
 
 def _given(table: TokenTable) -> Given:
