@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vtc_cli.commands.batch_options import BatchGroup
 from vtc_cli.commands.listing import FormatOption, JsonOption
 from vtc_cli.commands.loading import load_session
+from vtc_cli.commands.option_group import option_group
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import (
     BaselineOption,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from vtc_cli.report.result import Result
 
 
+@option_group("batch", BatchGroup)
 def run(
     media: MediaArgument = None,
     question: QuestionArgument = None,
@@ -82,15 +85,26 @@ def run(
     format: FormatOption = "table",
     as_json: JsonOption = False,
     *,
+    batch: BatchGroup,
     output: Output,
     given: frozenset[str],
 ) -> None:
-    """Answer QUESTION about MEDIA under a recipe; report tokens, FLOPs, KV bytes and time."""
+    """Answer QUESTION about MEDIA under a recipe; report tokens, FLOPs, KV bytes and time.
+
+    With --batch many jobs are done with one loaded model, one line each in the file of -o.
+    """
     arguments = dict(locals())
-    arguments["media"], arguments["question"] = placed(media, question, tokens)
+    words = placed(media, question, tokens, batch.batch is not None)
+    arguments["media"], arguments["question"] = words
     arguments["format"] = "json" if arguments.pop("as_json") else format
-    del arguments["output"]
-    carry_out(RunOptions(**arguments), output)
+    del arguments["output"], arguments["batch"]
+    if batch.batch is None:
+        batch.check_absent(given)
+        carry_out(RunOptions(**arguments), output)
+    else:
+        from vtc_cli.commands.batch import carry_out_batch
+
+        carry_out_batch(RunOptions(**arguments), batch, output)
 
 
 def carry_out(options: RunOptions, output: Output) -> None:

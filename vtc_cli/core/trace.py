@@ -81,8 +81,8 @@ class Timings:
     `vision_ms` is tower and projector, `prefill_ms` the decoder over the prompt and `ttft_ms` the
     time from the encoder's start to the first token; signals and decisions are inside these and
     listed once more in `compression_ms`. Where the tokens were given, no tower runs: `vision_ms` is
-    None and `ttft_ms` begins when they enter. Where several answers were decoded together `total_ms`
-    is None and `decode_ms` empty: a share of a batch is nobody's latency.
+    None and `ttft_ms` begins when they enter. Where several answers were decoded together,
+    `total_ms` is None and `decode_ms` empty: a share of a batch is nobody's latency.
     """
 
     vision_ms: float | None = 0.0

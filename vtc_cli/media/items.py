@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,13 +120,22 @@ def _item(line: bytes, number: int, folder: Path) -> Item:
     Raises:
         VtcError: what is wrong with the line.
     """
-    values = _values(_decoded(line))
+    values = line_values(line)
     media = folder / _expanded(Path(values["media"]))
     if not os.path.isfile(media):  # unlike Path.is_file, never raises over an impossible name
         found = "a folder" if os.path.isdir(media) else "no such file"
         raise VtcError(f"{found}: {media}", allowed="a file, seen from the folder of this one")
     rest = {name: values.get(name) for name in ("answer", "category")}
     return Item(values.get("id", str(number)), str(media), values["question"], **rest)
+
+
+def line_values(line: bytes, fields: Sequence[str] = FIELDS) -> dict[str, str]:
+    """The `fields` of a line as texts, those without a value left out.
+
+    Raises:
+        VtcError: too long, not UTF-8, no JSON object, without media or question.
+    """
+    return _values(_decoded(line), fields)
 
 
 def _decoded(line: bytes) -> str:
@@ -140,8 +149,7 @@ def _decoded(line: bytes) -> str:
         raise VtcError(found, allowed="JSON lines in UTF-8", hint="save it as UTF-8") from error
 
 
-def _values(line: str) -> dict[str, str]:
-    """The fields of a line as texts, those without a value left out."""
+def _values(line: str, fields: Sequence[str]) -> dict[str, str]:
     try:
         raw = json.loads(
             line,
@@ -160,7 +168,7 @@ def _values(line: str) -> dict[str, str]:
     lacking = [name for name in NEEDED if raw.get(name) in (None, "", [], {})]
     if lacking:
         raise VtcError(f"no {' and no '.join(lacking)}", allowed=EXAMPLE)
-    return {name: _text(name, raw[name]) for name in FIELDS if raw.get(name) is not None}
+    return {name: _text(name, raw[name]) for name in fields if raw.get(name) is not None}
 
 
 def _no_constant(name: str) -> None:
