@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vtc_cli.commands.batch_options import BatchGroup
 from vtc_cli.commands.listing import FormatOption, JsonOption
@@ -94,17 +94,24 @@ def run(
     With --batch many jobs are done with one loaded model, one line each in the file of -o.
     """
     arguments = dict(locals())
-    words = placed(media, question, tokens, batch.batch is not None)
-    arguments["media"], arguments["question"] = words
-    arguments["format"] = "json" if arguments.pop("as_json") else format
     del arguments["output"], arguments["batch"]
+    _start(arguments, batch, output)
+
+
+def _start(arguments: dict[str, Any], batch: BatchGroup, output: Output) -> None:
+    """Carry out the command line whose values are `arguments`: one job or a batch."""
+    words = (arguments["media"], arguments["question"], arguments["tokens"])
+    arguments["media"], arguments["question"] = placed(*words, batch.batch is not None)
+    if arguments.pop("as_json"):
+        arguments["format"] = "json"
+    options = RunOptions(**arguments)
     if batch.batch is None:
-        batch.check_absent(given)
-        carry_out(RunOptions(**arguments), output)
+        batch.check_absent(options.given)
+        carry_out(options, output)
     else:
         from vtc_cli.commands.batch import carry_out_batch
 
-        carry_out_batch(RunOptions(**arguments), batch, output)
+        carry_out_batch(options, batch, output)
 
 
 def carry_out(options: RunOptions, output: Output) -> None:

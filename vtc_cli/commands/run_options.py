@@ -76,7 +76,12 @@ HtmlOption = Annotated[
 ]
 OutputFileOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Also write the JSON here.", rich_help_panel=REPORT),
+    typer.Option(
+        "--output",
+        "-o",
+        help="Also write the JSON here; a batch: its lines.",
+        rich_help_panel=REPORT,
+    ),
 ]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit 3 if a stage did nothing.", rich_help_panel=REPORT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from vtc_cli.core.errors import VtcError
@@ -119,8 +120,7 @@ def make_job(
         path: where the media is.
     """
     media, question = values["media"], values["question"]
-    parts = [settings.asked(recipe_sha256), values.get("id"), media, question]
-    key = _hash(parts)
+    key = _hash([_asked_text(settings, recipe_sha256), values.get("id"), media, question])
     return Job(
         line=line,
         id=values.get("id", key[:SHORT_KEY]),
@@ -150,6 +150,10 @@ def with_fault(job: Job, raw: bytes, fault: VtcError) -> Job:
     return replace(broken, **{name: getattr(job, name) for name in names})
 
 
+@lru_cache(maxsize=64)
+def _asked_text(settings: Settings, recipe_sha256: str) -> str:
+    return json.dumps(settings.asked(recipe_sha256), sort_keys=True)
+
+
 def _hash(parts: list[Any]) -> str:
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

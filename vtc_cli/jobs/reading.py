@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from vtc_cli.core.errors import MediaError, UsageError, VtcError
+from vtc_cli.core.errors import MediaError, VtcError
 from vtc_cli.jobs.job import Job, Settings, faulty_job, make_job, with_fault
 from vtc_cli.media.files import STDIN, refused
 from vtc_cli.media.items import EXAMPLE, FIELDS, LONGEST_LINE_BYTES, line_values
@@ -49,7 +49,7 @@ class JobsFile:
     def __init__(self, source: str, settings: Settings) -> None:
         self.source, self._settings = source, settings
         self._folder = Path("." if source == STDIN else source).expanduser().parent
-        self._recipes: dict[str, str | VtcError] = {}
+        self._known: dict[tuple[str | None, str | None], tuple[Settings, str] | VtcError] = {}
 
     @property
     def can_be_read_again(self) -> bool:
@@ -98,9 +98,9 @@ class JobsFile:
                 allowed = f"one object a line, at most {LONGEST_LINE_BYTES // 1000} kB"
                 raise VtcError("the line is too long", allowed=allowed)
             values = line_values(raw, JOB_FIELDS)
-            settings = self._own_settings(values)
-            sha256 = self._recipe_sha256(settings.recipe)
-            settings.plan_options()
+            if values["media"] == STDIN:
+                raise JobError("media is -", allowed="a file: no picture comes from stdin here")
+            settings, sha256 = self._own(values.get("recipe"), values.get("budget"))
         except VtcError as error:
             where = f"{self.source}, line {number}" + (f", {error.where}" if error.where else "")
             fault = JobError(error.found, where=where, allowed=error.allowed, hint=error.hint)
@@ -108,40 +108,31 @@ class JobsFile:
         path = self._folder / os.path.expanduser(values["media"])
         return make_job(number, values, settings, sha256, str(path))
 
-    def _own_settings(self, values: dict[str, str]) -> Settings:
-        """The settings with the job's own recipe and budget.
+    def _own(self, recipe: str | None, budget: str | None) -> tuple[Settings, str]:
+        """The settings with a job's own recipe and budget, and the hash of the recipe.
 
         Raises:
-            UsageError: the picture would be standard input.
+            VtcError: no such recipe, or no budget.
         """
-        if values["media"] == STDIN:
-            raise UsageError("media is -", allowed="a file: standard input holds no pictures here")
-        recipe = values.get("recipe")
+        if (recipe, budget) not in self._known:
+            self._known[recipe, budget] = self._checked(recipe, budget)
+        found = self._known[recipe, budget]
+        if isinstance(found, VtcError):
+            raise found
+        return found
+
+    def _checked(self, recipe: str | None, budget: str | None) -> tuple[Settings, str] | VtcError:
+        from vtc_cli.recipe.load import load_recipe
+
         if recipe is not None and (recipe.endswith(RECIPE_ENDINGS) or os.sep in recipe):
             recipe = str(self._folder / os.path.expanduser(recipe))
-        return replace(
-            self._settings,
-            recipe=recipe or self._settings.recipe,
-            budget=values.get("budget", self._settings.budget),
-        )
-
-    def _recipe_sha256(self, name: str) -> str:
-        """Hash of a recipe, which is loaded and checked once.
-
-        Raises:
-            VtcError: it cannot be used.
-        """
-        if name not in self._recipes:
-            from vtc_cli.recipe.load import load_recipe
-
-            try:
-                self._recipes[name] = load_recipe(name).sha256
-            except VtcError as error:
-                self._recipes[name] = error
-        found = self._recipes[name]
-        if isinstance(found, VtcError):
-            raise VtcError(str(found), where="recipe")
-        return found
+        batch = self._settings
+        settings = replace(batch, recipe=recipe or batch.recipe, budget=budget or batch.budget)
+        try:
+            settings.plan_options()
+            return settings, load_recipe(settings.recipe).sha256
+        except VtcError as error:
+            return VtcError(str(error))
 
     def _once(self, job: Job, raw: bytes, seen: dict[bytes, int]) -> Job:
         """The job, with a fault if an earlier line has its id."""

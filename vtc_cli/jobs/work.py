@@ -233,6 +233,10 @@ def _line_of(started: _Started) -> Line:
 
 
 def _result(job: Job, media: Media, outcome: Outcome, created: str) -> Result:
+    """The result of a job; the growth of this process is not the job's alone, so it is not told."""
+    for trace in (outcome.trace, outcome.baseline):
+        if trace is not None and trace.memory_kind == "rss":
+            trace.peak_bytes = None  # media of the next jobs are read meanwhile
     return build_result(
         outcome.trace,
         media,

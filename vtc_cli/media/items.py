@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ FIELDS = ("id", "media", "question", "answer", "category")
 NEEDED = ("media", "question")
 MOST_FAULTS = 20
 LONGEST_LINE_BYTES = 1_000_000  # far above any question; a file without line ends is not read whole
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 EXAMPLE = '{"media": "a.png", "question": "what color is it?", "answer": "red"}'
 
 
@@ -195,6 +197,6 @@ def _text(name: str, value: Any) -> str:
         raise VtcError(f"{name} is {json.dumps(value)[:60]}", allowed="a text or a number")
     if not value.strip():
         raise VtcError(f"{name} is blank", allowed="a text, or leave it out if it is not known")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if HALF_CHARACTER.search(value):
         raise VtcError(f"{name} holds half a character", allowed="whole \\u pairs")
     return value
