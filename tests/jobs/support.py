@@ -74,7 +74,7 @@ class Zygote:
     """Forks command lines that can be killed; see `zygote.py`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("zygote.py"))],
             stdin=subprocess.PIPE,
@@ -87,9 +87,9 @@ class Zygote:
     def start(self, *arguments: str) -> int:
         """Carry out a command line; its process id."""
         for stream in ("out", "err"):
-            (self._folder / f"told.{stream}").unlink(missing_ok=True)
-        order = {"arguments": arguments, "folder": str(self._folder)}
-        order["told"] = str(self._folder / "told")
+            (self.folder / f"told.{stream}").unlink(missing_ok=True)
+        order = {"arguments": arguments, "folder": str(self.folder)}
+        order["told"] = str(self.folder / "told")
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -101,7 +101,7 @@ class Zygote:
 
     def told(self, stream: str) -> str:
         """What the last one wrote to `out` or `err`."""
-        return (self._folder / f"told.{stream}").read_text()
+        return (self.folder / f"told.{stream}").read_text()
 
     def close(self) -> None:
         self._process.kill()

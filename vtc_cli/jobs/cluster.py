@@ -12,10 +12,12 @@ import importlib.util
 import logging
 import os
 import socket
+import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -133,6 +135,7 @@ class Cluster:
         self._failed_starts = 0
         self._folder = str(Path.cwd())
         self._ray: Any = None
+        self._stdout = ExitStack()
 
     def start(self) -> None:
         """Connect, and wait until the first worker has its model.
@@ -141,8 +144,10 @@ class Cluster:
             UsageError: the cluster has too little.
             VtcError: no cluster at the address, or the model cannot be loaded.
         """
-        self._ray = _connected(self._options)
+        own: Any = _OwnOutput(sys.stdout)
+        self._stdout.enter_context(redirect_stdout(own))
         try:
+            self._ray = _connected(self._options)
             for _ in range(_workers(self._ray, self._options)):
                 self._hire()
             self._await_first()
@@ -152,6 +157,9 @@ class Cluster:
 
     def close(self) -> None:
         """End the workers, and the cluster if it was started here."""
+        self._stdout.close()
+        if self._ray is None:
+            return
         for hand in self._hands:
             with suppress(Exception):
                 self._ray.kill(hand.actor)
@@ -349,8 +357,25 @@ def _workers(ray: Any, options: ClusterOptions) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """Why a worker died, in a few words."""
-    text = " ".join(str(error).split())
-    if "OutOfMemory" in type(error).__name__ or "OOM" in text or "memory pressure" in text:
-        return "out of memory"
-    return type(error).__name__
+    """Why a worker died: Ray knows when its own monitor ended it, not when the system did."""
+    low = "running low on memory" in str(error) or "OutOfMemory" in type(error).__name__
+    return "out of memory" if low else "killed or crashed"
+
+
+class _OwnOutput:
+    """A stream that only the thread which made it can write to.
+
+    Ray tells of dead workers on stdout, from a thread of its own and whatever it was asked; stdout
+    carries results only, and the death is told in a note.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._owner = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Write, or say that it was done."""
+        mine = threading.get_ident() == self._owner
+        return int(self._stream.write(text)) if mine else len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

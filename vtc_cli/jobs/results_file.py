@@ -118,13 +118,18 @@ class ResultsFile:
                 count = os.pwrite(self._handle, data, end)
                 data, end = data[count:], end + count
             os.fsync(self._handle)
-        except BaseException as error:
-            with suppress(OSError):
-                os.ftruncate(self._handle, self._end)  # half a line is none
-            if isinstance(error, OSError):
-                raise _not_written(self.path, error) from error
+        except OSError as error:
+            self._take_back()
+            raise _not_written(self.path, error) from error
+        except BaseException:  # an interrupt: a whole line stays, half a line is none
+            if data:
+                self._take_back()
             raise
         self._end = end
+
+    def _take_back(self) -> None:
+        with suppress(OSError):
+            os.ftruncate(self._handle, self._end)
 
     def drop_failed(self) -> int:
         """Take out the lines of failed jobs, so that they are done again; how many went.
