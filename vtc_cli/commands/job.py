@@ -135,8 +135,11 @@ def do_job(
     baseline: bool = False,
     observer: Observer | None = None,
     show_text: ShowText | None = None,
+    memory: bool = True,
 ) -> Outcome:
     """Answer one question and, with `baseline`, let the full model answer beside it.
+
+    Without `memory` its peak is not measured.
 
     With an `observer` each of them is looked at in a pass of its own, so that no time or memory
     that is reported comes from a pass under observation.
@@ -152,6 +155,7 @@ def do_job(
         repeats=repeats,
         on_token=stream(session, show_text),
         capture=baseline,
+        memory=memory,
     )
     trace.warnings.extend(media.warnings)
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
@@ -160,7 +164,7 @@ def do_job(
     from vtc_cli.core.plan import Plan
 
     full_plan = Plan("full")
-    full = session.run(prompt, full_plan, generation, repeats=repeats, capture=True)
+    full = session.run(prompt, full_plan, generation, repeats=repeats, capture=True, memory=memory)
     full.observed = _observed(session, prompt, full_plan, generation.seed, observer)
     nll = tuple(
         _answer_nll(session, prompt, each, full.answer_ids, generation.seed)

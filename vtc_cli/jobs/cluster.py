@@ -150,10 +150,19 @@ class Cluster:
             self._ray = _connected(self._options)
             for _ in range(_workers(self._ray, self._options)):
                 self._hire()
-            self._await_first()
+            self.await_workers(1)
         except BaseException:
             self.close()
             raise
+
+    def await_workers(self, count: int) -> None:
+        """Wait until as many workers have their model, before any jobs are given.
+
+        Raises:
+            VtcError: why they cannot have one.
+        """
+        while sum(None not in hand.tasks.values() for hand in self._hands) < count:
+            list(self._next_lines())
 
     def close(self) -> None:
         """End the workers, and the cluster if it was started here."""
@@ -192,15 +201,6 @@ class Cluster:
         started = hand.actor.start.remote(self._settings, self._folder, options.environment())
         hand.tasks[started] = None
         self._hands.append(hand)
-
-    def _await_first(self) -> None:
-        """Wait until a worker has its model.
-
-        Raises:
-            VtcError: why it cannot have one.
-        """
-        while all(None in hand.tasks.values() for hand in self._hands):
-            list(self._next_lines())
 
     def _hand_out(self, source: Iterator[Job]) -> None:
         """Give every worker as much as it can take, the least busy first."""

@@ -85,6 +85,8 @@ class Worker:
         self._session = session
         self._recipes: dict[str, Recipe] = {}
         self._notes: dict[str, None] = {}
+        # On a CPU only the growth of the process is known, and it reads media ahead meanwhile.
+        self._own_memory = session.adapter.device.type == "cuda"
 
     def check(self, settings: Settings) -> None:
         """See that the batch's own recipe fits the model at all, before any job is done.
@@ -137,6 +139,7 @@ class Worker:
                 settings.generation(),
                 repeats=settings.repeats,
                 baseline=settings.baseline,
+                memory=self._own_memory,
             )
             return _line(job, _result(job, media, outcome, created))
         except Exception as error:  # recorded in the job's line; the next job is waiting
@@ -233,10 +236,6 @@ def _line_of(started: _Started) -> Line:
 
 
 def _result(job: Job, media: Media, outcome: Outcome, created: str) -> Result:
-    """The result of a job; the growth of this process is not the job's alone, so it is not told."""
-    for trace in (outcome.trace, outcome.baseline):
-        if trace is not None and trace.memory_kind == "rss":
-            trace.peak_bytes = None  # media of the next jobs are read meanwhile
     return build_result(
         outcome.trace,
         media,
