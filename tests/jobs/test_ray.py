@@ -39,9 +39,18 @@ def command(target: str, *more: str) -> list[str]:
     return ["run", "--batch", "jobs.jsonl", "-o", target, *SHORT, *more]
 
 
+# A shell that starts the suite in the background has told it to ignore interrupts.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vtc_cli.__main__ import main
+main()
+"""
+
+
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "vtc_cli", *arguments],
+        [sys.executable, "-c", INTERRUPTIBLE, *arguments],
         cwd=folder,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
