@@ -147,18 +147,17 @@ def scaling(folder: Path, count: int, turns: int) -> None:
 
 
 def main() -> None:
-    """Print all comparisons."""
+    """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--ray", action="store_true", help="also one and two Ray workers")
+    parser.add_argument("--ray", action="store_true", help="one and two Ray workers")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, threads {torch.get_num_threads()}, {options.jobs} jobs")
     with tempfile.TemporaryDirectory() as name:
-        overhead(Path(name), options.jobs, options.turns)
-        if options.ray:
-            scaling(Path(name), 2 * options.jobs, options.turns)
+        compare = scaling if options.ray else overhead
+        compare(Path(name), options.jobs, options.turns)
 
 
 if __name__ == "__main__":
