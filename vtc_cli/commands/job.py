@@ -155,12 +155,13 @@ def do_job(
     observer: Observer | None = None,
     show_text: ShowText | None = None,
     turns: tuple[str, ...] = (),
+    memory: bool = True,
 ) -> Outcome:
     """Answer one question and, with `baseline`, let the full model answer beside it.
 
-    `turns` are further questions on the same cache; the full model is not asked them. With a `pair`
-    that one scores the frames. With an `observer` each of them is looked at in a pass of its own,
-    so that no time or memory that is reported comes from a pass under observation.
+    The full model is not asked the `turns`. A `pair` scores the frames. With an `observer` each of
+    them is looked at in a pass of its own, so that no figure comes from a pass under observation.
+    Without `memory` its peak is not measured.
     """
     from vtc_cli.engine.inputs import shrink
 
@@ -180,13 +181,14 @@ def do_job(
         on_token=stream(session, show_text),
         capture=baseline,
         turns=turns,
+        memory=memory,
     )
     trace.records[:0] = changes
     trace.warnings.extend(text for each in several(media) for text in each.warnings)
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
         return Outcome(trace, prompt)
-    full, nll_full = _full_model(session, whole, generation, repeats, observer)
+    full, nll_full = _full_model(session, whole, generation, repeats, observer, memory)
     nll = _answer_nll(session, prompt, plan, full.answer_ids, generation.seed)
     return Outcome(trace, prompt, full, (nll, nll_full))
 
@@ -204,12 +206,13 @@ def _full_model(
     generation: Generation,
     repeats: int,
     observer: Observer | None,
+    memory: bool,
 ) -> tuple[Trace, float]:
     """The full model's run, and nats a token of its own answer."""
     from vtc_cli.core.plan import Plan
 
     plan, seed = Plan("full"), generation.seed
-    full = session.run(prompt, plan, generation, repeats=repeats, capture=True)
+    full = session.run(prompt, plan, generation, repeats=repeats, capture=True, memory=memory)
     full.observed = _observed(session, prompt, plan, seed, observer)
     return full, _answer_nll(session, prompt, plan, full.answer_ids, seed)
 

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vtc_cli.commands.batch_options import BatchGroup
 from vtc_cli.commands.listing import FormatOption, JsonOption
 from vtc_cli.commands.loading import load_session
+from vtc_cli.commands.option_group import option_group
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.relevance import RelevanceOption, check_read, load_relevance
 from vtc_cli.commands.run_options import (
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from vtc_cli.report.result import Result
 
 
+@option_group("batch", BatchGroup)
 def run(
     media: MediaArgument = None,
     question: QuestionArgument = None,
@@ -94,16 +97,35 @@ def run(
     format: FormatOption = "table",
     as_json: JsonOption = False,
     *,
+    batch: BatchGroup,
     output: Output,
     given: frozenset[str],
 ) -> None:
-    """Answer QUESTION about MEDIA under a recipe; report tokens, FLOPs, KV bytes and time."""
+    """Answer QUESTION about MEDIA under a recipe; report tokens, FLOPs, KV bytes and time.
+
+    With --batch many jobs are done with one loaded model, one line each in the file of -o.
+    """
     arguments = dict(locals())
-    arguments["media"], arguments["question"] = placed(media, question, tokens)
-    arguments["more"], arguments["then"] = tuple(more or ()), tuple(then or ())
-    arguments["format"] = "json" if arguments.pop("as_json") else format
-    del arguments["output"]
-    carry_out(RunOptions(**arguments), output)
+    del arguments["output"], arguments["batch"]
+    _start(arguments, batch, output)
+
+
+def _start(arguments: dict[str, Any], batch: BatchGroup, output: Output) -> None:
+    """Carry out the command line whose values are `arguments`: one job or a batch."""
+    words = (arguments["media"], arguments["question"], arguments["tokens"])
+    arguments["media"], arguments["question"] = placed(*words, batch.batch is not None)
+    for name in ("more", "then"):
+        arguments[name] = tuple(arguments[name] or ())
+    if arguments.pop("as_json"):
+        arguments["format"] = "json"
+    options = RunOptions(**arguments)
+    if batch.batch is None:
+        batch.check_absent(options.given)
+        carry_out(options, output)
+    else:
+        from vtc_cli.commands.batch import carry_out_batch
+
+        carry_out_batch(options, batch, output)
 
 
 def carry_out(options: RunOptions, output: Output) -> None:

@@ -81,7 +81,12 @@ HtmlOption = Annotated[
 ]
 OutputFileOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Also write the JSON here.", rich_help_panel=REPORT),
+    typer.Option(
+        "--output",
+        "-o",
+        help="Also write the JSON here; a batch: its lines.",
+        rich_help_panel=REPORT,
+    ),
 ]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit 3 if a stage did nothing.", rich_help_panel=REPORT)
@@ -138,11 +143,9 @@ class RunOptions(VideoOptions):
                 allowed="some text",
                 hint='vtc run picture.png "what is in the picture?"',
             )
-        self.frame_options()
+        self.check_answer()
         if any(not text.strip() for text in self.then):
             raise UsageError("the question is empty", where="--then", allowed="some text")
-        if not 0.0 < self.top_p <= 1.0:
-            raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
         if self.output_file is not None:
             check_writable(self.output_file, "--output")
         for flag, path, endings in (
@@ -154,6 +157,16 @@ class RunOptions(VideoOptions):
                 check_ending(path, flag, endings)
         if self.html is not None:
             check_writable(temporary_beside(self.html.resolve()), "--html")
+
+    def check_answer(self) -> None:
+        """Refuse a choice of frames or tokens that cannot be.
+
+        Raises:
+            UsageError: values that contradict each other or lie out of range.
+        """
+        self.frame_options()
+        if not 0.0 < self.top_p <= 1.0:
+            raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
 
     def _check_beside_tokens(self) -> None:
         """Refuse what a file of tokens has settled, and what would need the picture."""
@@ -190,15 +203,22 @@ def check_ending(path: Path, flag: str, endings: tuple[str, ...]) -> None:
         raise UsageError(f"{flag} {path}", allowed=f"a file name ending in {', '.join(endings)}")
 
 
-def placed(media: str | None, question: str | None, tokens: Path | None) -> tuple[str, str]:
+def placed(
+    media: str | None, question: str | None, tokens: Path | None, batch: bool
+) -> tuple[str, str]:
     """Media and question from the words of the command line.
 
     With `tokens` there is no media: the one word is the question, and without it that of the file
-    is meant, an empty text.
+    is meant, an empty text. In a `batch` there are no words.
 
     Raises:
         UsageError: a word is missing, or there is one too many.
     """
+    if batch:
+        if media is not None:
+            allowed = "--batch alone: media and questions stand in the jobs file"
+            raise UsageError(f"{media} beside --batch", where="MEDIA", allowed=allowed)
+        return "", ""
     if tokens is None:
         for value, name in ((media, "MEDIA"), (question, "QUESTION")):
             if value is None:

@@ -87,7 +87,8 @@ class Timings:
     time from the encoder's start to the first token; signals and decisions are inside these and
     listed once more in `compression_ms`. Where the tokens were given, no tower runs: `vision_ms` is
     None and `ttft_ms` begins when they enter. `policies_ms` is what each of `decode_ms` spent on
-    cache policies that follow decoding, empty without any.
+    cache policies that follow decoding, empty without any. Where several answers were decoded
+    together, `total_ms` is None and `decode_ms` empty: a share of a batch is nobody's latency.
     """
 
     vision_ms: float | None = 0.0
@@ -95,7 +96,7 @@ class Timings:
     ttft_ms: float = 0.0
     compression_ms: float = 0.0
     decode_ms: list[float] = field(default_factory=list)
-    total_ms: float = 0.0
+    total_ms: float | None = 0.0
     policies_ms: list[float] = field(default_factory=list)
 
 

@@ -90,7 +90,7 @@ class Decoder:
         """
         adapter, generation = self.adapter, self.generation
         decoded = Decoded()
-        choose = _chooser(generation, adapter.device)
+        choose = chooser(generation)
         stops = frozenset[int]() if generation.forced is not None else adapter.stop_ids()
         logits = first_logits
         with self._hooks(next_position) as tap:
@@ -185,17 +185,26 @@ def _step_hook(
     return hook
 
 
-def _chooser(generation: Generation, device: torch.device) -> Callable[[Tensor, int], int]:
-    """The rule that picks a token from (V,) logits at a step."""
+def chooser(
+    generation: Generation, generator: torch.Generator | None = None
+) -> Callable[[Tensor, int], int]:
+    """The rule that picks a token from (V,) logits at a step.
+
+    Args:
+        generation: how the answer is made.
+        generator: of sampling, None for the one of the device.
+    """
     forced = generation.forced
     if forced is not None:
         return lambda logits, step: forced[step]
     if generation.temperature == 0:
         return lambda logits, step: int(logits.argmax())
-    return _sampler(generation)
+    return _sampler(generation, generator)
 
 
-def _sampler(generation: Generation) -> Callable[[Tensor, int], int]:
+def _sampler(
+    generation: Generation, generator: torch.Generator | None
+) -> Callable[[Tensor, int], int]:
     """Temperature and nucleus sampling with the library's own warpers."""
     from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
@@ -207,6 +216,7 @@ def _sampler(generation: Generation) -> Callable[[Tensor, int], int]:
         scores = logits.float()[None]
         for warper in warpers:
             scores = warper(None, scores)
-        return int(torch.multinomial(scores.softmax(dim=-1), num_samples=1))
+        shares = scores.softmax(dim=-1)
+        return int(torch.multinomial(shares, num_samples=1, generator=generator))
 
     return choose

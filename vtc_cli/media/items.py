@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ FIELDS = ("id", "media", "question", "answer", "category")
 NEEDED = ("media", "question")
 MOST_FAULTS = 20
 LONGEST_LINE_BYTES = 1_000_000  # far above any question; a file without line ends is not read whole
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 EXAMPLE = '{"media": "a.png", "question": "what color is it?", "answer": "red"}'
 
 
@@ -120,13 +122,22 @@ def _item(line: bytes, number: int, folder: Path) -> Item:
     Raises:
         VtcError: what is wrong with the line.
     """
-    values = _values(_decoded(line))
+    values = line_values(line)
     media = folder / _expanded(Path(values["media"]))
     if not os.path.isfile(media):  # unlike Path.is_file, never raises over an impossible name
         found = "a folder" if os.path.isdir(media) else "no such file"
         raise VtcError(f"{found}: {media}", allowed="a file, seen from the folder of this one")
     rest = {name: values.get(name) for name in ("answer", "category")}
     return Item(values.get("id", str(number)), str(media), values["question"], **rest)
+
+
+def line_values(line: bytes, fields: Sequence[str] = FIELDS) -> dict[str, str]:
+    """The `fields` of a line as texts, those without a value left out.
+
+    Raises:
+        VtcError: too long, not UTF-8, no JSON object, without media or question.
+    """
+    return _values(_decoded(line), fields)
 
 
 def _decoded(line: bytes) -> str:
@@ -140,8 +151,7 @@ def _decoded(line: bytes) -> str:
         raise VtcError(found, allowed="JSON lines in UTF-8", hint="save it as UTF-8") from error
 
 
-def _values(line: str) -> dict[str, str]:
-    """The fields of a line as texts, those without a value left out."""
+def _values(line: str, fields: Sequence[str]) -> dict[str, str]:
     try:
         raw = json.loads(
             line,
@@ -160,7 +170,7 @@ def _values(line: str) -> dict[str, str]:
     lacking = [name for name in NEEDED if raw.get(name) in (None, "", [], {})]
     if lacking:
         raise VtcError(f"no {' and no '.join(lacking)}", allowed=EXAMPLE)
-    return {name: _text(name, raw[name]) for name in FIELDS if raw.get(name) is not None}
+    return {name: _text(name, raw[name]) for name in fields if raw.get(name) is not None}
 
 
 def _no_constant(name: str) -> None:
@@ -187,6 +197,6 @@ def _text(name: str, value: Any) -> str:
         raise VtcError(f"{name} is {json.dumps(value)[:60]}", allowed="a text or a number")
     if not value.strip():
         raise VtcError(f"{name} is blank", allowed="a text, or leave it out if it is not known")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if HALF_CHARACTER.search(value):
         raise VtcError(f"{name} holds half a character", allowed="whole \\u pairs")
     return value

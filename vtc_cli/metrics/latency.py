@@ -33,7 +33,7 @@ class Latency:
         ttft: from the encoder's start to the first token.
         decode_per_token: one step after the first token, None if there was none.
         policies_per_token: the part of it that cache policies took, None if none follows decoding.
-        total: the whole pass.
+        total: the whole pass, None for a job that was decoded together with others.
         repeats: measured passes.
         spread_kind: `half_iqr`, from 4 passes on; `half_range` with 2 or 3; None with one.
         outlier_passes: passes (from 0) whose total lies 1.5 inter-quartile ranges outside.
@@ -45,7 +45,7 @@ class Latency:
     ttft: Timed
     decode_per_token: Timed | None
     policies_per_token: Timed | None
-    total: Timed
+    total: Timed | None
     repeats: int
     spread_kind: Literal["half_iqr", "half_range"] | None
     outlier_passes: tuple[int, ...]
@@ -55,6 +55,7 @@ def latency(timings: Sequence[Timings]) -> Latency | None:
     """Summarise measured passes; None if there was none."""
     if not timings:
         return None
+    totals = [timing.total_ms for timing in timings if timing.total_ms is not None]
     return Latency(
         vision=_vision(timings),
         compression=timed([timing.compression_ms for timing in timings]),
@@ -62,10 +63,10 @@ def latency(timings: Sequence[Timings]) -> Latency | None:
         ttft=timed([timing.ttft_ms for timing in timings]),
         decode_per_token=_per_token([timing.decode_ms for timing in timings]),
         policies_per_token=_per_token([timing.policies_ms for timing in timings]),
-        total=timed([timing.total_ms for timing in timings]),
+        total=timed(totals) if totals else None,
         repeats=len(timings),
         spread_kind=_spread_kind(len(timings)),
-        outlier_passes=outliers([timing.total_ms for timing in timings]),
+        outlier_passes=outliers(totals),
     )
 
 

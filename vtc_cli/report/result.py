@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -323,7 +323,44 @@ class Result(Head, Measured):
     environment: dict[str, Any]
 
 
-class Failure(Head):
+class JobBlock(Block):
+    """The job that a line of a batch answers; what an unreadable job does not say is null.
+
+    Attributes:
+        line: its line in the jobs file, from 1.
+        key: hash of all that shapes the answer; a job with this key is done.
+        media: as the jobs file has it.
+        expected: the job's `answer`.
+        correct: whether the model's answer is the expected one (rule `normalised`).
+        asked: model, recipe, budget, seed and the other settings that `key` covers.
+    """
+
+    line: int
+    key: str
+    media: str | None
+    question: str | None
+    expected: str | None
+    category: str | None
+    correct: bool | None
+    asked: dict[str, Any]
+
+
+class Keyed(Block):
+    """What each line of a batch begins with; `id` is the job's own, or made of its `key`."""
+
+    id: str | None
+    job: JobBlock
+
+
+class BatchResult(Result, Keyed):
+    """The line of a batch job that was answered: a whole result and its job."""
+
+
+class Failure(Head, Keyed):
     """The line of a batch job that failed."""
 
     error: ErrorBlock
+
+
+class BatchLine(RootModel[BatchResult | Failure]):
+    """Any line of a results file."""
