@@ -39,6 +39,7 @@ from vtc_cli.recipe.resolve import resolve
 FORCED = (65, 70, 75)  # answer tokens that every run is fed
 QUESTION = "what colour is the shape on the left?"
 REFUSALS = (RecipeError, SignalError)
+OF_EACH_KIND = ("full", "fastv", "metok", "mustdrop", "random", "snapkv", "visionzip")
 SHARES = (4, 2)  # of the tokens: budgets that are tried, the smaller one first
 
 
@@ -115,9 +116,9 @@ class Outcome:
     note: str = ""
 
 
-def recipe_names() -> list[str]:
-    """Shipped recipes."""
-    return sorted(recipe_files())
+def recipe_names(settings: str = "float32 sdpa") -> list[str]:
+    """Shipped recipes; of other precisions one of each kind of stage."""
+    return sorted(recipe_files()) if settings == "float32 sdpa" else list(OF_EACH_KIND)
 
 
 def subjects() -> Iterator[tuple[str, Kind]]:

@@ -17,6 +17,8 @@ of any logit, behind the prompt and two more tokens, between the run under the r
 untouched library model from which only attention was hidden; in half precision it is a share of the
 largest logit. In every cell that ran all layers saw all text tokens, and no hook was left behind.
 
+In float32 every recipe ran; in other precisions and with eager attention one of each kind of stage.
+
 `avg`: tokens are averaged inside the decoder, which no mask can do; such stages are checked against
 their definition in `tests/stages`. `anew`: positions are counted anew in each layer. `-`: refused,
 with the reason at the end.
@@ -25,23 +27,32 @@ Cells = Mapping[tuple[str, str, str], Outcome]
 
 
 def main(settings: list[str]) -> None:
-    """Run every cell and write the page."""
-    parts = [HEAD]
-    first: dict[tuple[str, str, str], Outcome] = {}
+    """Run the cells of each of `settings` and write them into the page; other parts stay."""
+    parts = sections(MATRIX.read_text(encoding="utf-8") if MATRIX.exists() else "")
     for name in settings:
         cells = cells_under(name)
-        first = first or cells
-        bound = SETTINGS[name].atol
-        parts.append(f"## {name}, tolerance {bound:g}\n\n{table(cells)}\n")
-        refused = f"## Refused\n\n{refusals_text(first)}\n"
-        MATRIX.write_text("\n".join([*parts, refused]), encoding="utf-8")
+        parts[name] = f"tolerance {SETTINGS[name].atol:g}\n\n{table(cells)}\n"
+        if name == next(iter(SETTINGS)):
+            parts["refused"] = f"\n{refusals_text(cells)}\n"
+        ordered = [key for key in (*SETTINGS, "refused") if key in parts]
+        text = [f"## {key.capitalize()}\n\n{parts[key].strip()}\n" for key in ordered]
+        MATRIX.write_text("\n".join([HEAD, *text]), encoding="utf-8")
+
+
+def sections(page: str) -> dict[str, str]:
+    """Parts of an older page by their titles."""
+    found = {}
+    for part in page.split("\n## ")[1:]:
+        title, _, text = part.partition("\n")
+        found[title.strip().lower()] = text
+    return found
 
 
 def cells_under(settings: str) -> dict[tuple[str, str, str], Outcome]:
     """Every cell, one line of progress each."""
     cells = {}
     for family, kind in subjects():
-        for recipe in recipe_names():
+        for recipe in recipe_names(settings):
             outcome = checked(recipe, subject(family, kind, settings))
             cells[family, kind, recipe] = outcome
             print(settings, family, kind, recipe, mark(outcome), flush=True)
