@@ -38,6 +38,10 @@ bench: $(VENV)/.installed
 	$(bin)/python benchmarks/startup.py
 	$(bin)/python benchmarks/prefill.py
 	$(bin)/python benchmarks/analysis.py --long
+	$(bin)/python benchmarks/video.py
+	$(bin)/python benchmarks/metok.py --frames 16
+	$(bin)/python benchmarks/stages.py
+	$(bin)/python benchmarks/batch.py
 
 # The pictures of the README.
 pictures: $(VENV)/.installed
