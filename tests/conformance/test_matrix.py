@@ -108,6 +108,8 @@ def test_the_page_is_of_these_recipes_and_families() -> None:
 def test_other_precisions_stay_near_their_masked_model(
     pair: tuple[str, Kind], recipe: str, settings: str
 ) -> None:
+    if pair not in subjects(settings):
+        pytest.skip("slow on a CPU: a few families stand for all")
     outcome = checked(recipe, subject(*pair, settings))
     if outcome.difference is not None:
         assert outcome.difference <= SETTINGS[settings].atol
