@@ -8,7 +8,7 @@ WORKERS ?= 2
 OLDEST ?= 5.18.0
 bin := $(VENV)/bin
 
-.PHONY: demo test lint types suite oldest bench eval pictures clean
+.PHONY: demo test lint types suite oldest matrix bench eval pictures clean
 
 demo: $(VENV)/.installed
 	$(bin)/vtc run --recipe $(RECIPE) $(PICTURE) "$(QUESTION)" --baseline --overlay overlay.png
@@ -30,10 +30,18 @@ oldest: $(VENV)/.dev
 	$(bin)/pip install -q --no-deps --target $(VENV)/oldest --upgrade transformers==$(OLDEST)
 	PYTHONPATH=$(VENV)/oldest $(bin)/python -m pytest -q tests/engine
 
+# Every recipe on every family, in all precisions; half an hour on two cores.
+matrix: $(VENV)/.dev
+	$(bin)/python -m tests.conformance.write
+
 bench: $(VENV)/.installed
 	$(bin)/python benchmarks/startup.py
 	$(bin)/python benchmarks/prefill.py
 	$(bin)/python benchmarks/analysis.py --long
+	$(bin)/python benchmarks/video.py
+	$(bin)/python benchmarks/metok.py --frames 16
+	$(bin)/python benchmarks/stages.py
+	$(bin)/python benchmarks/batch.py
 
 # docs/eval.md: every shipped method beside its baselines, at three budgets, over 400 items.
 eval: $(VENV)/.installed

@@ -22,10 +22,11 @@ from vtc_cli.commands.curves import observe_layers
 from vtc_cli.commands.loading import load_session
 from vtc_cli.commands.output import Output
 from vtc_cli.core.decision import Decision
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.signals import Produced, Signals
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
 from vtc_cli.metrics.rank import ranks
 from vtc_cli.stages.tokencarve import Carve
@@ -72,7 +73,7 @@ def carve(matrix: Tensor) -> Callable[[], Decision]:
     def decide() -> Decision:
         signals = Signals(
             {"attention_rows": lambda queries: Produced(attention)},
-            grid=table.grid,
+            layout=table.layout,
             decoder_layers=32,
             original_tokens=tokens,
             layer=2,

@@ -59,12 +59,12 @@ def export(model: LlavaForConditionalGeneration, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     build_processor().save_pretrained(folder)
-    _store_half(folder / "model.safetensors")
+    store_half(folder / "model.safetensors")
     if CARD.exists():
         shutil.copyfile(CARD, folder / "MODEL_CARD.md")
 
 
-def _store_half(path: Path) -> None:
+def store_half(path: Path) -> None:
     """Rewrite the weights in fp16 under the names that saving chose."""
     weights = {name: value.half() for name, value in load_file(path).items()}
     assert all(bool(value.isfinite().all()) for value in weights.values())

@@ -67,7 +67,7 @@ class TextBatch:
     pairs: list[tuple[int, int, int, float, float]] = field(default_factory=list)
 
 
-def encode(text: str) -> tuple[list[int], list[int]]:
+def encode(text: str, words: dict[str, int] = WORDS) -> tuple[list[int], list[int]]:
     """Return the ids of a text and the places of its marked words."""
     ids: list[int] = []
     marks: list[int] = []
@@ -75,19 +75,19 @@ def encode(text: str) -> tuple[list[int], list[int]]:
         if word == MARK:
             marks.append(len(ids) - 1)
         else:
-            ids.append(WORDS.get(word, UNKNOWN))
+            ids.append(words.get(word, UNKNOWN))
     return ids, marks
 
 
-def encode_pair(question: Question, rng: random.Random) -> Block:
+def encode_pair(question: Question, rng: random.Random, words: dict[str, int] = WORDS) -> Block:
     """Encode a question with its answer; now and then a word is unknown or a suffix added."""
     text = question.marked
     if question.category != "description" and rng.random() < SUFFIX_SHARE:
         text = f"{text} {rng.choice(SUFFIXES)}"
-    ids, marks = encode(text)
+    ids, marks = encode(text, words)
     spare = {WORDS[word] for word in SPARE_WORDS}
     ids = [UNKNOWN if i in spare and rng.random() < UNKNOWN_SHARE else i for i in ids]
-    answer = encode(question.answer)[0]
+    answer = encode(question.answer, words)[0]
     targets = [IGNORED] * (len(ids) + 1) + [*answer, EOS]
     return Block([*ids, *TURN, *answer], targets, marks, question)
 

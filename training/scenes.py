@@ -103,8 +103,8 @@ def compose(seed: int, size: int | None = None, square: bool | None = None) -> S
         _item(rng, name, cell, stretch, count == 1)
         for name, cell in zip(rng.sample(COLOUR_NAMES, count), cells, strict=False)
     ]
-    ground = _ground(rng, side, [item.rgb for item in items])
-    digit = _digit(rng, cells[-1], ground) if rng.random() < 0.5 else None
+    ground = make_ground(rng, side, [item.rgb for item in items])
+    digit = make_digit(rng, cells[-1], ground) if rng.random() < 0.5 else None
     ordered = tuple(sorted(items, key=lambda item: item.cell))
     return Scene(seed, width, height, ground, ordered, digit)
 
@@ -127,10 +127,10 @@ def _item(
     x = (cell % 3 + 0.5 + rng.uniform(-reach_x, reach_x)) / 3
     y = (cell // 3 + 0.5 + rng.uniform(-reach_y, reach_y)) / 3
     shape, aspect, upright = rng.choice(SHAPES), rng.uniform(0.5, 1.0), rng.random() < 0.5
-    return Item(colour, shape, cell, x, y, radius, aspect, upright, _shade(rng, colour))
+    return Item(colour, shape, cell, x, y, radius, aspect, upright, make_shade(rng, colour))
 
 
-def _shade(rng: random.Random, colour: str) -> Rgb:
+def make_shade(rng: random.Random, colour: str) -> Rgb:
     """Pick one value of a named colour: between its anchors, with jitter."""
     first, second = COLOURS[colour]
     part = rng.random()
@@ -146,7 +146,7 @@ def _rgb(values: Iterable[float]) -> Rgb:
     return red, green, blue
 
 
-def _ground(rng: random.Random, side: int, inks: list[Rgb]) -> Ground:
+def make_ground(rng: random.Random, side: int, inks: list[Rgb]) -> Ground:
     """Draw ground colours until every item stands out from both and from their mean."""
     kind = rng.choice(GROUND_KINDS)
     while True:
@@ -174,7 +174,7 @@ def contrast(one: Rgb, two: Rgb) -> float:
     return float(np.linalg.norm(np.subtract(one, two)))
 
 
-def _digit(rng: random.Random, cell: int, ground: Ground) -> Digit:
+def make_digit(rng: random.Random, cell: int, ground: Ground) -> Digit:
     """Place one digit in its cell, light on a dark ground and dark on a light one."""
     light = sum(ground.first) + sum(ground.second) < 6 * 125
     low, high = (225, 255) if light else (0, 45)

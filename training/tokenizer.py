@@ -28,9 +28,16 @@ def vocabulary() -> dict[str, int]:
     return {word: index for index, word in enumerate(dict.fromkeys(words))}
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the tokenizer: lower case, split at spaces and punctuation, one id a word."""
-    core = Tokenizer(models.WordLevel(vocabulary(), unk_token="<unk>"))
+def build_tokenizer(
+    words: dict[str, int] | None = None,
+    markers: dict[str, str] | None = None,
+    template: str = CHAT_TEMPLATE,
+) -> PreTrainedTokenizerFast:
+    """Build the tokenizer: lower case, split at spaces and punctuation, one id a word.
+
+    Words, markers of visual tokens and chat template are those of `tiny` unless given.
+    """
+    core = Tokenizer(models.WordLevel(words or vocabulary(), unk_token="<unk>"))
     core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.decoder = decoders.WordPiece(prefix="##", cleanup=True)
@@ -40,10 +47,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         bos_token="<bos>",
         eos_token="<eos>",
         unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens=markers or {"image_token": "<image>"},
         model_max_length=MAX_LENGTH,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = template
     return tokenizer

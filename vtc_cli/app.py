@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vtc_cli import __version__
-from vtc_cli.commands import analyze, compare, compress, explain, models, recipes, run
+from vtc_cli.commands import analyze, compare, compress, explain, jobs, models, recipes, run
 from vtc_cli.commands.edge import run_guarded
 from vtc_cli.commands.output import Debug, NoProgress, Output, Quiet, Verbose, common_options
 from vtc_cli.commands.settings import file_settings
@@ -20,6 +20,7 @@ from vtc_cli.commands.settings import file_settings
 # settings files too.
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
+    "jobs": jobs.jobs,
     "compress": compress.compress,
     "analyze": analyze.analyze,
     "compare": compare.compare,

@@ -153,7 +153,7 @@ BAD = {
     "points": (["IMG", "--curve", "tokens", "--points", "64,x"], "whole numbers"),
     "unknown recipe": (["IMG", "-r", "mustdorp"], "mustdrop"),
     "limit": (["IMG", "--limit", "3"], "--limit without --data"),
-    "both": (["IMG", "--curve", "tokens", "--data", "IMG"], "one picture, or --data"),
+    "both": (["IMG", "--curve", "tokens", "--data", "IMG"], "one input, or --data"),
 }
 
 

@@ -155,7 +155,7 @@ BAD = {
     "no output": (["{sample}"], 2, "--output"),
     "output folder missing": (["{sample}", "-o", "{folder}/no/x"], 2, "does not exist"),
     "output is a folder": (["{sample}", "-o", "{folder}"], 2, "-o {folder}/plain"),
-    "output is the picture": (["{folder}/p.png", "-o", "{folder}/p"], 2, "the picture itself"),
+    "output is the picture": (["{folder}/p.png", "-o", "{folder}/p"], 2, "the input itself"),
     "a file is a folder": (["{sample}", "-o", "{folder}/taken"], 2, "taken.json is a folder"),
     "no question": (["{sample}", "-o", "{folder}/x", "-r", "tokencarve"], 2, "tokencarve.carve"),
     "question of the prefill": (

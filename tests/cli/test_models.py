@@ -9,6 +9,7 @@ import pytest
 
 from vtc_cli.app import run_command_line
 from vtc_cli.core.discover import sources
+from vtc_cli.core.signals import DERIVED_SIGNALS
 from vtc_cli.models.llava import LlavaAdapter
 
 BARE = '''
@@ -39,7 +40,7 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dic
 def test_every_family_is_listed_with_its_signals(capsys: pytest.CaptureFixture[str]) -> None:
     found = listed(capsys)
     assert set(found) == set(sources("models"))
-    assert found["llava"]["signals"] == sorted({*LlavaAdapter.provides, "frame_relevance"})
+    assert found["llava"]["signals"] == sorted({*LlavaAdapter.provides, *DERIVED_SIGNALS})
     assert found["llava"]["architectures"] == ["llava"]
     assert found["llava"]["shapes"] == ["llava-1.5-13b", "llava-1.5-7b"]
 

@@ -185,7 +185,8 @@ def regridded(path: Path, to: Path) -> Path:
     """The same tokens in a grid of one more column."""
 
     def change(tensors: dict[str, Any], metadata: dict[str, str]) -> None:
-        metadata["grid"] = json.dumps({"frames": 1, "rows": 24, "columns": 25})
+        grids = json.loads(metadata["grids"])
+        metadata["grids"] = json.dumps([grids[0] | {"columns": 25}])
 
     return tampered(path, to, change)
 

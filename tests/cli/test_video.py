@@ -67,7 +67,7 @@ def test_a_picture_model_takes_one_frame_and_refuses_more(
 ) -> None:
     assert run_command_line(["run", clip, "what color is the rectangle?", "--frames", "1"]) == 0
     assert capsys.readouterr().out == "red\n"
-    assert run_command_line(["run", clip, "what?"]) == 2
+    assert run_command_line(["run", clip, "what?", "-m", "tiny"]) == 2
     assert "--frames 1" in capsys.readouterr().err
 
 

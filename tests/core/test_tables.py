@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import BudgetError, StageError
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.sparse import compose
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 
 
 def random_decision(count: int, seed: int) -> Decision:
@@ -156,3 +158,13 @@ def test_a_schedule_meets_any_budget_that_can_be_met() -> None:
         assert abs(budget.average(counts) - wanted) <= 0.5
         met += 1
     assert met > 100
+
+
+def test_rows_that_layers_add_move_with_their_tokens() -> None:
+    added = tuple(torch.randn(4, 3) for _ in range(2))
+    table = replace(TokenTable.from_grid(torch.randn(4, 3), Grid(1, 2, 2)), added=added)
+    pairs = torch.tensor([[0, 0, 1], [1, 3, 2]])
+    after = table.apply(Decision.merge(torch.tensor([3, 2]), pairs, torch.tensor([3.0, 1, 1]), 4))
+    for before, now in zip(added, after.added, strict=True):
+        torch.testing.assert_close(now[0], 0.75 * before[1] + 0.25 * before[3])
+        assert torch.equal(now[1], before[2])

@@ -1,7 +1,8 @@
 """Small random models of the families whose tower rows are not the visual tokens, and an oracle.
 
-All have 36 visual tokens, 6 decoder layers and 2 key/value heads. The oracle is the untouched
-model: it takes the masks that the model made itself and only hides columns in them.
+Families that cut pictures see eight tiles and the whole picture, four tokens each. All have 6
+decoder layers and 2 key/value heads. The oracle is the untouched model: it takes the masks that the
+model made itself and only hides columns in them.
 """
 
 from __future__ import annotations
@@ -20,12 +21,24 @@ from vtc_cli.core.media import Media
 from vtc_cli.core.trace import ModelFacts
 from vtc_cli.engine.session import Session
 from vtc_cli.models.gemma3 import random_gemma3
+from vtc_cli.models.idefics3 import Idefics3Adapter
 from vtc_cli.models.internvl import random_internvl
+from vtc_cli.models.llava_next import random_llava_next
 from vtc_cli.models.llava_next_video import random_llava_next_video
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.llava_onevision import random_llava_onevision
+from vtc_cli.models.smolvlm import SmolVLMAdapter, narrow_tower
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Kind, Prompt
 
 LAYERS = 6
 SIZES: dict[str, Any] = {"width": 64, "vision_layers": 4, "decoder_layers": LAYERS}
+
+TILES: dict[str, Any] = {
+    "width": 64,
+    "layers": LAYERS,
+    "scale": 2,
+    "vision": narrow_tower(56) | {"hidden_size": 32, "num_hidden_layers": 4},
+}
 
 
 def small_gemma3(**options: Any) -> Adapter:
@@ -34,19 +47,67 @@ def small_gemma3(**options: Any) -> Adapter:
 
 
 def small_internvl(**options: Any) -> Adapter:
-    return random_internvl(3, **SIZES | {"vision_width": 32, "image_size": 168} | options)
+    return random_internvl(3, **SIZES | {"vision_width": 32, "image_size": 56} | options)
+
+
+def small_smolvlm(**options: Any) -> Adapter:
+    return SmolVLMAdapter.random(3, **TILES | options)
+
+
+def small_idefics3(**options: Any) -> Adapter:
+    return Idefics3Adapter.random(3, **TILES | options)
 
 
 def small_llava_next_video(**options: Any) -> Adapter:
     return random_llava_next_video(3, **SIZES | {"image_size": 84} | options)
 
 
+def small_llava_next(**options: Any) -> Adapter:
+    """9 patches an input of the tower, of which each is 14 x 14 pixels."""
+    sizes = {"image_size": 42, "resolutions": [[42, 84], [84, 42], [84, 84]]}
+    return random_llava_next(3, **SIZES | sizes | options)
+
+
+def small_llava_onevision(**options: Any) -> Adapter:
+    """9 patches an input, 2 pixels of each beside them; rasters of over 4 crops are scaled."""
+    sides = [44, 88, 132]
+    sizes = {"image_size": 44, "resolutions": [[a, b] for a in sides for b in sides]}
+    return random_llava_onevision(3, **SIZES | sizes | {"most_crops": 4} | options)
+
+
 SMALL: dict[str, Callable[..., Adapter]] = {
     "gemma3": small_gemma3,
+    "idefics3": small_idefics3,
     "internvl": small_internvl,
+    "llava_next": small_llava_next,
     "llava_next_video": small_llava_next_video,
+    "llava_onevision": small_llava_onevision,
+    "smolvlm": small_smolvlm,
 }
-FRAMES = {"llava_next_video": 4}  # of families that take videos
+FRAMES = 4  # of a video
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family and what a prompt shows, (height, width) of each picture or video."""
+
+    family: str
+    shows: tuple[tuple[Kind, int, int], ...] = (("image", 70, 90),)
+
+
+CASES = {
+    "gemma3": Case("gemma3"),
+    "idefics3": Case("idefics3", (("image", 45, 90),)),  # two rows of four tiles
+    "internvl": Case("internvl", (("image", 90, 180),)),  # the same
+    "llava_next": Case("llava_next"),
+    "llava_next two": Case("llava_next", (("image", 90, 70), ("image", 30, 80))),
+    "llava_next_video": Case("llava_next_video", (("video", 70, 90),)),
+    "llava_onevision image": Case("llava_onevision", (("image", 140, 120),)),
+    "llava_onevision video": Case("llava_onevision", (("video", 70, 90),)),
+    "llava_onevision both": Case("llava_onevision", (("video", 70, 90), ("image", 50, 90))),
+    "llava_onevision two": Case("llava_onevision", (("image", 70, 90), ("image", 90, 30))),
+    "smolvlm": Case("smolvlm", (("image", 45, 90),)),  # two rows of four tiles
+}
 
 
 def small_family(name: str, attention: str = "sdpa", **options: Any) -> Adapter:
@@ -56,17 +117,32 @@ def small_family(name: str, attention: str = "sdpa", **options: Any) -> Adapter:
     return adapter
 
 
+def case_prompt(adapter: Adapter, case: Case, seed: int = 0) -> Prompt:
+    shown = [
+        shown_media(kind, seed + 1000 * number, height, width)
+        for number, (kind, height, width) in enumerate(case.shows)
+    ]
+    return adapter.prepare(shown, QUESTION)
+
+
 def family_prompt(adapter: Adapter, seed: int = 0) -> Prompt:
-    return adapter.prepare(family_media(adapter.family, seed), QUESTION)
+    case = next(case for case in CASES.values() if case.family == adapter.family)
+    return case_prompt(adapter, case, seed)
 
 
 def family_media(family: str, seed: int = 0, height: int = 70, width: int = 90) -> Media:
-    """Noise: a picture, or a video for the families that take one."""
-    if family not in FRAMES:
+    """Noise: a picture, or a video for the families that take no pictures."""
+    takes_pictures = family != "llava_next_video"
+    return shown_media("image" if takes_pictures else "video", seed, height, width)
+
+
+def shown_media(
+    kind: Kind, seed: int = 0, height: int = 70, width: int = 90, frames: int = FRAMES
+) -> Media:
+    if kind == "image":
         return noise_media(seed, height, width)
-    count = FRAMES[family]
-    frames = [noise_media(seed + 100 * frame, height, width).frames[0] for frame in range(count)]
-    return Media(np.stack(frames), tuple(map(float, range(count))), "video", "noise.mp4", "0" * 64)
+    pixels = [noise_media(seed + 100 * frame, height, width).frames[0] for frame in range(frames)]
+    return Media(np.stack(pixels), tuple(map(float, range(frames))), "video", "noise.mp4", "0" * 64)
 
 
 def family_session(adapter: Adapter) -> Session:
@@ -126,8 +202,9 @@ def family_oracle(adapter: Adapter, hidden: Hidden, prompt_tokens: int) -> Itera
             columns = hidden.decode[layer][past - prompt_tokens]
             blocked[:, :prompt_tokens] |= columns.repeat_interleave(groups, 0)
         seen = seen & ~blocked[None, :, None] | (column == row)
-        lowest = torch.finfo(torch.float32).min
-        kwargs["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, lowest)
+        nothing = torch.zeros(seen.shape, dtype=args[0].dtype)
+        lowest = torch.finfo(nothing.dtype).min
+        kwargs["attention_mask"] = nothing.masked_fill(~seen, lowest)
         return args, kwargs
 
     blocks = adapter.decoder_layers
@@ -146,15 +223,57 @@ class Narrow:
     tokens: int
     layers: int
     rows: int
+    picture: tuple[int, int] = (40, 60)  # height and width
+    budget: float = 64.0
 
 
 NARROW = {
     "gemma3": Narrow(256, 34, 4096),
-    "internvl": Narrow(256, 28, 1025),
+    "idefics3": Narrow(5 * 169, 32, 676, (12, 60)),  # four tiles in a row
+    "internvl": Narrow(3 * 256, 28, 1025, (30, 60)),  # two tiles in a row
+    "llava_next": Narrow(
+        576 + 24 * (36 + 1), 32, 577, budget=200.0
+    ),  # 60 x 40: 36 of 48 columns are no padding
     "llava_next_video": Narrow(4 * 144, 32, 577),
+    "llava_onevision": Narrow(729 + 19 * (27 + 1), 28, 729, budget=200.0),  # 19 of 27 rows
+    "smolvlm": Narrow(5 * 81, 24, 729, (12, 60)),
 }
 
 
 def narrow_prompt(adapter: Adapter) -> Prompt:
-    media = family_media(adapter.family, 2, 40, 60)
+    media = family_media(adapter.family, 2, *NARROW[adapter.family].picture)
     return adapter.prepare(media, "what colour is the shape on the left?")
+
+
+def library_arrangement(
+    adapter: Adapter, prompt: Prompt, patches: Tensor, learned: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """(N, C) values of tokens by the library's own functions for features.
+
+    Args:
+        adapter: of an any-resolution family.
+        prompt: what was seen.
+        patches: (inputs, P, C) of the tower, pictures before videos.
+        learned: makes (C,), what stands for learned tokens, of the patches of a span.
+    """
+    model = adapter.model.model
+    parts: dict[int, Tensor] = {}
+    for kind in ("image", "video"):
+        for span, one in enumerate(prompt.seen):
+            if one.kind != kind:
+                continue
+            count = one.tower[0].count
+            own, patches = patches[:count], patches[count:]
+            newline = learned(own.flatten(0, 1))
+            if kind == "video":
+                frames = model.apply_pooling(own).flatten(0, 1)
+                parts[span] = torch.cat([frames, newline[None]])
+                continue
+            options: dict[str, Any] = {"image_newline": newline}
+            if adapter.family == "llava_next":
+                options["vision_feature_select_strategy"] = "default"
+            else:
+                options["vision_aspect_ratio"] = adapter.model.config.vision_aspect_ratio
+            sizes = one.inputs["image_sizes"]
+            parts[span] = model.pack_image_features([own], sizes, **options)[0][0]
+    return torch.cat([parts[span] for span in range(len(prompt.seen))])

@@ -27,8 +27,8 @@ from vtc_cli.engine.sequence import Entry, enter
 from vtc_cli.engine.session import Session
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.llava import LlavaAdapter
-from vtc_cli.models.support.base import Prompt
 from vtc_cli.models.support.offline import byte_processor, random_llava
+from vtc_cli.models.support.prompt import Prompt
 
 STEPS = 10
 QUESTION = "what is on the left?"
@@ -82,7 +82,7 @@ class ProjectedPrune(EncoderStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         index = torch.arange(len(tokens))
-        return Decision.prune(index[index % 3 != 0], len(tokens))
+        return Decision.prune(index[(index % 3 != 0) | tokens.protected], len(tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,8 @@ class ShrinkingPrune(PrefillStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         index = torch.arange(len(tokens))
-        return Decision.prune(index[index % 3 == signals.layer % 3], len(tokens))
+        stays = (index % 3 == signals.layer % 3) | tokens.protected
+        return Decision.prune(index[stays], len(tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,9 @@ class AttentionPrune(PrefillStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         score = signals.attention_rows("after_visual").mean(0).sum(0)
-        keep = score.argsort(descending=True, stable=True)[: len(tokens) // 2].sort().values
+        first = score + tokens.protected * (score.max() + 1)
+        count = max(len(tokens) // 2, int(tokens.protected.sum()))
+        keep = first.argsort(descending=True, stable=True)[:count].sort().values
         return Decision.prune(keep, len(tokens), scores=score)
 
 
@@ -184,7 +187,10 @@ def oracle(adapter: LlavaAdapter, hidden: Hidden, prompt_tokens: int) -> Iterato
             ids = hidden.prompt_positions[layer]
             if past:
                 ids = torch.tensor([hidden.first_query[layer] + past - prompt_tokens])
-            rotary = adapter.decoder.rotary_emb(args[0], position_ids=ids[None])
+            rows = (
+                (3, 1, -1) if "mrope_section" in adapter.decoder.config.rope_parameters else (1, -1)
+            )
+            rotary = adapter.decoder.rotary_emb(args[0], position_ids=ids.expand(rows))
             kwargs["position_embeddings"] = rotary
         lowest = torch.finfo(torch.float32).min
         kwargs["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, lowest)
@@ -228,7 +234,7 @@ def encoded_by(adapter: LlavaAdapter, prompt: Prompt, plan: Plan) -> tuple[Encod
     """What the engine lets enter the decoder under the encoder stages of `plan`."""
     trace = Session(adapter, session_of(adapter).facts)._empty_trace(prompt, plan)
     depth = adapter.shape.decoder.layers
-    scene = Scene(trace, prompt.grid, depth, plan.budget, 0, torch.device("cpu"))
+    scene = Scene(trace, prompt.layout, depth, plan.budget, 0, torch.device("cpu"))
     with torch.inference_mode():
         encoded = encode(adapter, prompt, plan, scene)
         return encoded, enter(prompt, encoded.table, renumbered=plan.positions != "original")
@@ -242,7 +248,9 @@ def masked_logits(
     from transformers import DynamicCache
 
     cache = DynamicCache(config=adapter.decoder.config)
-    arguments = adapter.prefill_arguments(encoded.output, encoded.table.features)
+    arguments = adapter.prefill_arguments(
+        encoded.output, encoded.table.features, encoded.table.span
+    )
     with oracle(adapter, hidden, int(entry.input_ids.shape[1])):
         output = adapter.model(
             input_ids=entry.input_ids,

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from tests.engine.families import (
+    CASES,
     LAYERS,
-    SMALL,
+    Case,
+    case_prompt,
     family_oracle,
-    family_prompt,
     family_session,
     own_arguments,
     own_logits,
@@ -40,21 +41,26 @@ from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.sequence import enter
 from vtc_cli.engine.session import Request
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 
 ATOL = 1e-5
 EFFECT = 1e-2
-VISUAL = 36
 
 
-@pytest.fixture(scope="module", params=SMALL)
-def adapter(request: pytest.FixtureRequest) -> Adapter:
-    return small_family(request.param)
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
 
 
 @pytest.fixture(scope="module")
-def prompt(adapter: Adapter) -> Prompt:
-    return family_prompt(adapter)
+def adapter(case: Case) -> Adapter:
+    return small_family(case.family)
+
+
+@pytest.fixture(scope="module")
+def prompt(adapter: Adapter, case: Case) -> Prompt:
+    return case_prompt(adapter, case)
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +125,11 @@ def test_prune_and_cache_policy_equal_the_masked_full_model(
     tokens, full = free_run
     trace, ours = run(adapter, prompt, plan_of(ShrinkingPrune(), RaggedCache()), tokens)
     prefill = alive_to_hidden(alive_per_layer(trace, LAYERS), prompt)
-    decode = {}
+    decode, index = {}, torch.arange(prompt.layout.tokens)
     for layer, columns in prefill.items():
         flags = columns.expand(STEPS, 2, -1).clone()
         for head in (0, 1):
-            flags[:, head, prompt.visual_index[torch.arange(VISUAL) % (3 + head) == 0]] = True
+            flags[:, head, prompt.visual_index[index % (3 + head) == 0]] = True
         decode[layer] = flags
     with family_oracle(adapter, Hidden(prefill, decode), prompt.prompt_tokens):
         masked = own_logits(adapter, prompt, tokens)
@@ -144,16 +150,19 @@ def test_renumbering_an_unpruned_prompt_changes_nothing_and_a_pruned_one_much(
 
 def test_the_text_is_never_touched(adapter: Adapter, prompt: Prompt) -> None:
     trace, _ = run(adapter, prompt, plan_of(ProjectedPrune(), ShrinkingPrune()))
-    text = prompt.prompt_tokens - VISUAL
+    visual = prompt.layout.tokens
+    text = prompt.prompt_tokens - visual
     assert [a - b for a, b in zip(trace.sequence_tokens, trace.visual_tokens, strict=True)] == [
         text
     ] * LAYERS
-    table = TokenTable.from_grid(torch.zeros(VISUAL, 4), prompt.grid)
-    table = table.apply(Decision.prune(torch.tensor([3, 20]), VISUAL))
+    table = TokenTable.from_layout(torch.zeros(visual, 4), prompt.layout)
+    kept = table.protected.clone()
+    kept[[3, 15]] = True
+    table = table.apply(Decision.prune(kept.nonzero()[:, 0], visual))
     entry = enter(prompt, table, renumbered=False)
     stays = torch.ones(prompt.prompt_tokens, dtype=torch.bool)
     stays[prompt.visual_index] = False
-    stays[prompt.visual_index[[3, 20]]] = True
+    stays[prompt.visual_index[kept]] = True
     assert torch.equal(entry.input_ids, prompt.input_ids[:, stays])
     assert torch.equal(entry.position_ids, prompt.position_ids[:, stays])
     assert entry.next_position.tolist() == [[prompt.prompt_tokens]]
@@ -163,7 +172,7 @@ def test_carried_features_answer_as_the_towers_own(adapter: Adapter, prompt: Pro
     session = family_session(adapter)
     with torch.inference_mode():
         features = adapter.encode(prompt).features
-    table = TokenTable.from_grid(features.clone(), prompt.grid)
+    table = TokenTable.from_layout(features.clone(), prompt.layout)
     direct = session.run(prompt, plan_of(), Generation(max_new_tokens=2))
     carried = session.run(prompt, plan_of(), Generation(max_new_tokens=2), tokens=table)
     assert torch.equal(direct.first_logits, carried.first_logits)  # type: ignore[arg-type]
@@ -171,7 +180,7 @@ def test_carried_features_answer_as_the_towers_own(adapter: Adapter, prompt: Pro
 
 def test_hooks_are_removed_also_after_an_error(adapter: Adapter, prompt: Prompt) -> None:
     run(adapter, prompt, plan_of(AttentionPrune(), RaggedCache()))
-    with pytest.raises(StageError, match="become one visual token"):
+    with pytest.raises(StageError, match=adapter.shape.between):
         run(adapter, prompt, plan_of(TowerPrune()))
     modules = adapter.model.modules()
     assert not [m for m in modules if m._forward_pre_hooks or _ours(m)]

@@ -9,12 +9,11 @@ import pytest
 from tests.engine.families import NARROW, family_session, narrow_prompt
 from vtc_cli.core.errors import RecipeError, SignalError
 from vtc_cli.engine.decode import Generation
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.load import family_class
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.resolve import resolve
-
-BUDGET = 64.0
 
 
 @pytest.fixture(scope="module", params=NARROW)
@@ -31,19 +30,20 @@ def prompt(adapter: Adapter) -> Prompt:
 
 @pytest.mark.parametrize("name", ["fastv", "tokencarve", "random", "uniform"])
 def test_a_recipe_runs_and_meets_its_budget(adapter: Adapter, prompt: Prompt, name: str) -> None:
+    budget = NARROW[adapter.family].budget
     plan = resolve(
         load_recipe(name),
         adapter.shape,
         family_signals=adapter.provides,
-        original_tokens=prompt.grid.tokens,
-        budget=BUDGET,
+        original_tokens=prompt.layout.tokens,
+        budget=budget,
     )
     trace = family_session(adapter).run(prompt, plan, Generation(max_new_tokens=2))
     layers = adapter.shape.decoder.layers
     assert trace.original_tokens == NARROW[adapter.family].tokens
     assert len(trace.visual_tokens) == layers == NARROW[adapter.family].layers
-    assert abs(sum(trace.visual_tokens) / layers - BUDGET) <= 0.5
-    assert trace.vision_rows == [NARROW[adapter.family].rows] * adapter.shape.vision.layers
+    assert abs(sum(trace.visual_tokens) / layers - budget) <= 0.5
+    assert trace.tower[0].rows == [NARROW[adapter.family].rows] * adapter.shape.vision.layers
     assert len(trace.answer_ids) == 2
 
 

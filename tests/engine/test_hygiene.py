@@ -27,7 +27,7 @@ from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Request
 from vtc_cli.models.llava import LlavaAdapter
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 
 
 @pytest.fixture(scope="module")

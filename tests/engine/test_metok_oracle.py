@@ -38,7 +38,7 @@ from vtc_cli.engine.sequence import Entry
 from vtc_cli.engine.session import Request
 from vtc_cli.metrics.layers import layer_observer
 from vtc_cli.models.llava import LlavaAdapter
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt, Seen
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.resolve import resolve
 from vtc_cli.stages.metok import EventPool, EventPrune, ShallowCache
@@ -52,26 +52,19 @@ POOL = EventPool(key_frames=1)
 class FramesAdapter(LlavaAdapter):
     """Every frame of a media goes through the tower as a picture."""
 
-    def prepare(self, media: Media, question: str) -> Prompt:
-        parts = [
-            super(FramesAdapter, self).prepare(replace(media, frames=frame[None]), question)
-            for frame in media.frames
-        ]
+    takes = frozenset({"image", "video"})
+
+    def see(self, media: Media) -> Seen:
+        pictures = [replace(media, frames=frame[None], kind="image") for frame in media.frames]
+        parts = [super(FramesAdapter, self).see(picture) for picture in pictures]
         first, count = parts[0], len(parts)
-        ids = first.input_ids[0].tolist()
-        start = int(first.visual_index[0])
-        place = first.input_ids[0, start].item()
-        text = ids[:start], ids[start + PER_FRAME :]
-        input_ids = torch.tensor([text[0] + [place] * PER_FRAME * count + text[1]])
-        pixels = torch.cat([part.encoder_inputs["pixel_values"] for part in parts])
         return replace(
             first,
-            input_ids=input_ids,
-            position_ids=torch.arange(input_ids.shape[1])[None],
-            visual_index=torch.arange(start, start + PER_FRAME * count),
-            encoder_inputs={"pixel_values": pixels},
-            grid=replace(first.grid, frames=count),
-            patch_boxes=np.tile(first.patch_boxes, (count, 1)),
+            grids=(replace(first.grids[0], frames=count),),
+            tower=(replace(first.tower[0], count=count),),
+            inputs={"pixel_values": torch.cat([part.inputs["pixel_values"] for part in parts])},
+            boxes=np.tile(first.boxes, (count, 1)),
+            text=first.text * count,
         )
 
 

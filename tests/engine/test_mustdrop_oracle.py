@@ -19,7 +19,7 @@ from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.sequence import Entry
 from vtc_cli.engine.session import Request
 from vtc_cli.models.llava import LlavaAdapter
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.resolve import resolve
 

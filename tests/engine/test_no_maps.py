@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -31,20 +32,21 @@ class LargestSquare(TorchDispatchMode):
         return result
 
 
-def test_no_map_is_made() -> None:
+@pytest.mark.parametrize("name", ["mustdrop", "snapkv", "h2o"])
+def test_no_map_is_made(name: str) -> None:
     adapter = LlavaAdapter.narrow(0)
     prompt = adapter.prepare(noise_media(1), "what is on the left of the picture?")
     plan = resolve(
-        load_recipe("mustdrop"),
+        load_recipe(name),
         adapter.shape,
         family_signals=adapter.provides,
         original_tokens=576,
         budget=128,
     )
     sides = {}
-    for name, chosen in {"full": Plan("full"), "mustdrop": plan}.items():
+    for recipe, chosen in {"full": Plan("full"), name: plan}.items():
         with LargestSquare() as mode:
             session_of(adapter).run(prompt, chosen, Generation(max_new_tokens=2))
-        sides[name] = mode.side
+        sides[recipe] = mode.side
     # The widest weight is 128 x 32 and the picture 336 x 336; a map would be 577 or 600 a side.
-    assert sides["mustdrop"] <= max(sides["full"], 336) < 576
+    assert sides[name] <= max(sides["full"], 336) < 576

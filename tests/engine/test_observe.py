@@ -26,7 +26,7 @@ from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.hooks import HookSet
 from vtc_cli.metrics.layers import LayerFigures, layer_observer
 from vtc_cli.models.llava import LlavaAdapter
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 
 ONE = Generation(max_new_tokens=1)
 KEEP = Observer(lambda view: view, "hidden", attention=True)
@@ -197,4 +197,4 @@ def test_given_tokens_replace_the_tower(adapter: LlavaAdapter, prompt: Prompt) -
     blind = adapter.prepare(noise_media(9), QUESTION)
     fed = session.run(blind, Plan("full"), ONE, tokens=entering)
     assert torch.equal(fed.first_logits, direct.first_logits)  # type: ignore[arg-type]
-    assert fed.vision_rows == []
+    assert fed.tower == []

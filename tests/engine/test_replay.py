@@ -107,7 +107,7 @@ def test_every_logit_is_that_of_the_direct_run(
     assert trace.visual_tokens == wanted.visual_tokens
     assert trace.decode_kv_entries == wanted.decode_kv_entries
     assert trace.kv_bytes == wanted.kv_bytes
-    assert trace.vision_rows == [] and trace.timings[0].vision_ms is None
+    assert trace.tower == [] and trace.timings[0].vision_ms is None
     later = [record for record in wanted.records if record.phase != "encoder"]
     assert [(r.stage, r.layer, r.before, r.after) for r in trace.records] == [
         (r.stage, r.layer, r.before, r.after) for r in later

@@ -32,7 +32,7 @@ from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Request
 from vtc_cli.models.llava import LlavaAdapter
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.stages.baselines import Random, Uniform
 from vtc_cli.stages.fastv import LastRow
 

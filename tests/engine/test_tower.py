@@ -19,7 +19,7 @@ from vtc_cli.engine.encode import encode
 from vtc_cli.engine.session import Request, Session
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.llava import LlavaAdapter
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.stages.mustdrop import SpatialMerge
 
 ATOL = 2e-5  # masked against sliced CLIP in float32 was measured at 5e-6
@@ -37,7 +37,7 @@ def prompt(adapter: LlavaAdapter) -> Prompt:
 
 def features_of(session: Session, prompt: Prompt, plan: object) -> tuple[Tensor, Scene]:
     trace = session._empty_trace(prompt, plan)  # type: ignore[arg-type]
-    scene = Scene(trace, prompt.grid, 6, None, 0, torch.device("cpu"))
+    scene = Scene(trace, prompt.layout, 6, None, 0, torch.device("cpu"))
     with torch.inference_mode():
         encoded = encode(session.adapter, prompt, plan, scene)  # type: ignore[arg-type]
     return encoded.table.features, scene
@@ -70,7 +70,7 @@ def test_dropping_patches_equals_the_masked_tower(adapter: LlavaAdapter, prompt:
     full = tower_by_hand(adapter, prompt, 2, lambda rows: rows)[~dropped]
     torch.testing.assert_close(features, masked, atol=ATOL, rtol=0)
     assert float((features - full).abs().max()) > 1e-2
-    assert scene.trace.vision_rows == [37, 37, 28, 28]
+    assert scene.trace.tower[0].rows == [37, 37, 28, 28]
 
 
 def test_merging_windows_equals_means_taken_by_hand(adapter: LlavaAdapter, prompt: Prompt) -> None:

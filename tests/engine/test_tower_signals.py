@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.families import SMALL, family_prompt, family_session, small_family
+from tests.engine.families import (
+    CASES,
+    Case,
+    case_prompt,
+    family_session,
+    library_arrangement,
+    small_family,
+)
 from tests.engine.probes import ProbeClassAttention
 from tests.engine.support import plan_of
 from vtc_cli.core.decision import Decision
@@ -17,7 +24,8 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, parameter
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 
 LAYER = 2
 
@@ -42,7 +50,10 @@ class ProbeReceived(EncoderStage):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSimilarity(EncoderStage):
-    """Shows the norms of the keys, and of the states that enter the projector."""
+    """Shows the norms of the keys, or the first channel of what enters the projector.
+
+    Behind a norm of the tower all states are of one length.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"vision_keys", "vision_features"})
     attention_layer: int = parameter(LAYER, "", layer_of="vision")
@@ -50,18 +61,23 @@ class ProbeSimilarity(EncoderStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         keys, features = signals.vision_keys(self.attention_layer), signals.vision_features()
-        scores = (keys if self.keys else features).norm(dim=1)
+        scores = keys.flatten(1).norm(dim=1) if self.keys else features[:, 0].clone()
         return Decision.identity(len(tokens), tokens.features.device, scores=scores)
 
 
-@pytest.fixture(scope="module", params=SMALL)
-def adapter(request: pytest.FixtureRequest) -> Adapter:
-    return small_family(request.param)
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
 
 
 @pytest.fixture(scope="module")
-def prompt(adapter: Adapter) -> Prompt:
-    return family_prompt(adapter)
+def adapter(case: Case) -> Adapter:
+    return small_family(case.family)
+
+
+@pytest.fixture(scope="module")
+def prompt(adapter: Adapter, case: Case) -> Prompt:
+    return case_prompt(adapter, case)
 
 
 def scores_of(adapter: Adapter, prompt: Prompt, stage: EncoderStage) -> Tensor:
@@ -72,24 +88,43 @@ def scores_of(adapter: Adapter, prompt: Prompt, stage: EncoderStage) -> Tensor:
     return scores
 
 
+def left(prompt: Prompt) -> Tensor:
+    """Tokens that are there behind `Drop`, which acts on each span."""
+    layout = prompt.layout
+    kept = [torch.arange(layout.tokens_of(span)) >= 5 for span in range(layout.spans)]
+    return torch.cat(kept).nonzero()[:, 0]
+
+
 def eager_maps(adapter: Adapter, prompt: Prompt) -> Tensor:
-    """(frames, heads, rows, rows) of tower layer `LAYER`."""
-    eager = small_family(adapter.family, "eager")
-    (pixels,) = prompt.encoder_inputs.values()
+    """(inputs, heads, rows, rows) of tower layer `LAYER`."""
+    model = small_family(adapter.family, "eager").model.model
+    tower = model.vision_model if hasattr(model, "vision_model") else model.vision_tower
+    names = ("pixel_values", "pixel_values_videos")
+    by_kind = [[one.inputs.get(name) for one in prompt.seen] for name in names]
+    pixels = [each.flatten(0, -4) for kind in by_kind for each in kind if each is not None]
     with torch.inference_mode():
-        tower = eager.model.model.vision_tower(pixels.flatten(0, -4), output_attentions=True)
-    maps: Tensor = tower.attentions[LAYER]
-    return maps
+        return torch.cat([tower(each, output_attentions=True).attentions[LAYER] for each in pixels])
 
 
 def joined(adapter: Adapter, prompt: Prompt, patches: Tensor) -> Tensor:
-    """Means by hand, token after token; patches (frames, P, ...)."""
-    grid, side = prompt.grid, round(adapter.shape.merged_patches**0.5)
-    wide = grid.columns * side
+    """Values of tokens; patches (inputs, P) or (inputs, P, C).
+
+    Means by hand, token after token; where crops are packed, the library's own arrangement, with 0
+    for the number and the mean for the vector of a learned token.
+    """
+    if adapter.shape.packing:
+        numbers = patches.ndim == 2
+        learned = (lambda own: own.new_zeros(1)) if numbers else (lambda own: own.mean(dim=0))
+        wide = patches[..., None] if numbers else patches
+        values = library_arrangement(adapter, prompt, wide, learned)
+        return values[:, 0] if numbers else values
+    side, seen = round(adapter.shape.merged_patches**0.5), prompt.tower[0]
+    rows, columns = prompt.layout.grids[0].rows, prompt.layout.grids[0].columns
+    wide = columns * side
     tokens = []
-    for frame in range(grid.frames):
-        for row in range(grid.rows):
-            for column in range(grid.columns):
+    for frame in range(seen.count):
+        for row in range(rows):
+            for column in range(columns):
                 of_token = [
                     (row * side + y) * wide + column * side + x
                     for y in range(side)
@@ -107,7 +142,7 @@ def test_class_attention_is_the_mean_over_the_patches_of_a_token(
         return
     scores = scores_of(adapter, prompt, ProbeClassAttention(attention_layer=LAYER))
     own = joined(adapter, prompt, eager_maps(adapter, prompt)[:, :, 0, 1:].mean(dim=1))
-    torch.testing.assert_close(scores, own[5:], atol=1e-6, rtol=0)
+    torch.testing.assert_close(scores, own[left(prompt)], atol=1e-6, rtol=0)
 
 
 def test_received_attention_is_the_mean_over_the_patches_of_a_token(
@@ -116,7 +151,7 @@ def test_received_attention_is_the_mean_over_the_patches_of_a_token(
     scores = scores_of(adapter, prompt, ProbeReceived())
     received = eager_maps(adapter, prompt).mean(dim=(1, 2))[:, adapter.shape.class_tokens :]
     own = joined(adapter, prompt, received)
-    torch.testing.assert_close(scores, own[5:], atol=1e-6, rtol=0)
+    torch.testing.assert_close(scores, own[left(prompt)], atol=1e-6, rtol=0)
 
 
 def test_keys_are_the_mean_keys_of_the_patches(adapter: Adapter, prompt: Prompt) -> None:
@@ -127,8 +162,8 @@ def test_keys_are_the_mean_keys_of_the_patches(adapter: Adapter, prompt: Prompt)
         scores = scores_of(adapter, prompt, ProbeSimilarity())
     finally:
         handle.remove()
-    own = joined(adapter, prompt, seen[0][:, adapter.shape.class_tokens :])
-    torch.testing.assert_close(scores, own[5:].norm(dim=1), atol=1e-5, rtol=0)
+    own = joined(adapter, prompt, torch.cat(seen)[:, adapter.shape.class_tokens :])
+    torch.testing.assert_close(scores, own[left(prompt)].norm(dim=1), atol=1e-5, rtol=0)
 
 
 def test_features_before_the_projector_have_one_row_a_token(
@@ -141,13 +176,32 @@ def test_features_before_the_projector_have_one_row_a_token(
         scores = scores_of(adapter, prompt, ProbeSimilarity(keys=False))
     finally:
         handle.remove()
-    rows = seen[0].reshape(-1, seen[0].shape[-1])
-    assert rows.shape[0] == 36
-    torch.testing.assert_close(scores, rows[5:].norm(dim=1), atol=1e-5, rtol=0)
     with torch.inference_mode():
         features = adapter.encode(prompt).features
+    rows = torch.cat([part.reshape(-1, part.shape[-1]) for part in seen])
+    if adapter.shape.packing:
+        patches = rows.reshape(-1, adapter.shape.patches, rows.shape[1])
+        rows = joined(adapter, prompt, patches)
+    assert rows.shape[0] == prompt.layout.tokens
+    torch.testing.assert_close(scores, rows[left(prompt), 0], atol=1e-5, rtol=0)
+    with torch.inference_mode():
         projected = adapter.projector(rows[None])[0]
         if adapter.family == "gemma3":
             whole = adapter.model.model.multi_modal_projector
             projected = projected @ whole.mm_input_projection_weight
-    torch.testing.assert_close(projected, features, atol=1e-5, rtol=0)
+    alone = projected_alone(adapter, prompt)
+    torch.testing.assert_close(projected[alone], features[alone], atol=1e-5, rtol=0)
+    pooled = adapter.family == "llava_onevision" and prompt.kinds == ("video",)
+    assert bool(alone.any()) != pooled
+
+
+def projected_alone(adapter: Adapter, prompt: Prompt) -> Tensor:
+    """(N,) bool: tokens that are one projected row, neither read between several nor learned."""
+    alone = []
+    for one in prompt.seen:
+        for grid in one.grids:
+            read_between = one.kind == "video" or grid.view == "detail"
+            column = torch.arange(grid.tokens) % grid.columns
+            row = column < grid.patch_columns
+            alone.append(row & (adapter.family != "llava_onevision" or not read_between))
+    return torch.cat(alone)

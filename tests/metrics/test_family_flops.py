@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.engine.families import (
-    SMALL,
-    family_prompt,
+    CASES,
+    case_prompt,
     family_session,
     own_arguments,
     small_family,
@@ -18,12 +18,12 @@ from vtc_cli.engine.decode import Generation
 from vtc_cli.metrics.flops import full_flops, trace_flops
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", CASES)
 def test_agrees_with_the_librarys_counter(name: str) -> None:
     """Vision and projector, prefill and one decode step are each within 1 %."""
-    adapter = small_family(name)
-    prompt = family_prompt(adapter)
-    expected = full_flops(adapter.shape, prompt.prompt_tokens, prompt.grid.frames)
+    adapter = small_family(CASES[name].family)
+    prompt = case_prompt(adapter, CASES[name])
+    expected = full_flops(adapter.shape, prompt.prompt_tokens, prompt.tower)
     vision = expected.vision + expected.projector
     seen, _ = counted(lambda: adapter.encode(prompt))
     assert seen == pytest.approx(vision, rel=0.01)

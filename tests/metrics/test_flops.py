@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -9,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from tests.report.traces import MERGED, SHAPE, compressed, full
-from vtc_cli.core.shape import ModelShape, TransformerShape
+from vtc_cli.core.shape import ModelShape, TowerInput, TowerPass, TransformerShape
 from vtc_cli.metrics.flops import (
     compression_flops,
     decode_step_flops,
@@ -31,6 +33,8 @@ LLAVA_7B = ModelShape(
     decoder=TransformerShape(32, 4096, 32, 32, 128, 11008, True, 32064),
 )
 PROMPT = 576 + 12
+
+TOWER = TowerInput(1, 24, 24)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,7 @@ def counted(call):  # type: ignore[no-untyped-def]
 
 def test_agrees_with_the_librarys_counter(model: LlavaForConditionalGeneration) -> None:
     """Vision and projector, prefill and one decode step are each within 1 %."""
-    expected = full_flops(SHAPE, PROMPT)
+    expected = full_flops(SHAPE, PROMPT, [TOWER])
     pixels = torch.randn(1, 3, 96, 96)
     seen, _ = counted(lambda: model.model.get_image_features(pixels))
     assert seen == pytest.approx(expected.vision + expected.projector, rel=0.01)
@@ -102,7 +106,7 @@ def test_llama_7b_is_twice_its_parameters_a_token() -> None:
 
 def test_llava_7b_has_the_published_magnitude() -> None:
     """A prompt of 576 + 64 tokens costs some 8.5e12 operations, the tower some 0.35e12."""
-    figures = full_flops(LLAVA_7B, 640)
+    figures = full_flops(LLAVA_7B, 640, [TOWER])
     assert 8.0e12 < figures.prefill < 9.0e12
     assert 0.33e12 < figures.vision < 0.40e12
     assert figures.projector == 2 * 576 * (1024 * 4096 + 4096 * 4096)
@@ -122,12 +126,13 @@ def test_decode_step_reads_the_new_entry_too() -> None:
 
 def test_pictures_attend_to_themselves() -> None:
     """Two frames cost twice one frame, not four times the attention."""
-    assert vision_flops(SHAPE, [577] * 6, 2) == 2 * vision_flops(SHAPE, [577] * 6)
+    one, two = (TowerPass(replace(TOWER, count=count), [577] * 6) for count in (1, 2))
+    assert vision_flops(SHAPE, [two]) == 2 * vision_flops(SHAPE, [one])
 
 
 def test_full_pass_equals_the_full_model() -> None:
     """The trace of the full model has the computed figures of the full model."""
-    assert trace_flops(full()) == full_flops(SHAPE, 596)
+    assert trace_flops(full()) == full_flops(SHAPE, 596, [TOWER])
 
 
 def test_compressed_pass_counts_what_each_layer_processed() -> None:

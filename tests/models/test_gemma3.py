@@ -12,7 +12,7 @@ import torch
 
 from tests.engine.families import family_prompt, small_family
 from tests.engine.support import QUESTION, noise_media
-from vtc_cli.core.errors import MediaError, ModelError
+from vtc_cli.core.errors import MediaError, ModelError, UsageError
 from vtc_cli.core.media import Media
 from vtc_cli.models.gemma3 import CROPS, Gemma3Adapter
 from vtc_cli.models.support.load import LoadOptions, load_model
@@ -77,7 +77,7 @@ def test_the_prompt_holds_the_picture_between_its_marks(adapter: Gemma3Adapter) 
 
 def test_a_question_with_a_mark_of_the_picture_is_refused(adapter: Gemma3Adapter) -> None:
     for question in ("<start_of_image>?", "<image_soft_token>?"):
-        with pytest.raises(ModelError, match=r"holds 2 times|37 placeholders"):
+        with pytest.raises(UsageError, match=r"more than 1 times|37 placeholders"):
             adapter.prepare(noise_media(), question)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.engine.support import QUESTION, noise_media, small_adapter
-from vtc_cli.core.errors import ModelError
+from vtc_cli.core.errors import ModelError, UsageError
 from vtc_cli.core.media import Media
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.load import LoadOptions, load_model
@@ -63,14 +63,9 @@ def test_the_prompt_without_a_template_is_that_of_the_paper() -> None:
     assert prompt.visual_index.tolist() == list(range(6, 42))
 
 
-def test_a_processor_that_counts_other_patches_is_refused() -> None:
-    adapter = small_adapter()
-    adapter.processor.patch_size = 7
-    with pytest.raises(ModelError, match="36"):
-        try:
-            adapter.prepare(noise_media(), QUESTION)
-        except ModelError as error:
-            raise ModelError(str(error)) from error
+def test_a_question_with_a_placeholder_is_refused() -> None:
+    with pytest.raises(UsageError, match="more than 1 times"):
+        small_adapter().prepare(noise_media(), "what is <image>?")
 
 
 def test_a_tower_that_is_not_clip_is_refused(saved: Path, monkeypatch: Any) -> None:

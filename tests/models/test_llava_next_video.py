@@ -86,7 +86,11 @@ def test_the_prompt_holds_all_frames_in_a_row(adapter: LlavaNextVideoAdapter) ->
     text = adapter.processor.tokenizer.decode(prompt.input_ids[0])
     assert text == "USER: " + "<video>" * 36 + f"\n{QUESTION} ASSISTANT:"
     assert prompt.visual_index.tolist() == list(range(6, 42))
-    assert (prompt.grid.frames, prompt.grid.rows, prompt.grid.columns) == (4, 3, 3)
+    assert (prompt.layout.only.frames, prompt.layout.only.rows, prompt.layout.only.columns) == (
+        4,
+        3,
+        3,
+    )
 
 
 def test_a_picture_is_refused(adapter: LlavaNextVideoAdapter) -> None:

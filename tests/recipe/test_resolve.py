@@ -137,7 +137,9 @@ def test_a_missing_signal_names_the_stage_and_what_there_is() -> None:
     with pytest.raises(SignalError) as caught:
         plan(family_signals=frozenset({"attention_rows"}))
     assert "mustdrop.key_tokens needs vision_cls_attention" in caught.value.found
-    assert caught.value.allowed == "attention_rows"
+    assert caught.value.allowed == (
+        "attention_rows, attention_rows_ahead, received_attention, window_attention"
+    )
 
 
 def test_what_can_be_made_of_two_signals_is_a_signal() -> None:
@@ -168,3 +170,46 @@ def test_a_stage_behind_the_feature_layer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         plan(str(path))
     assert "0..22" in str(caught.value.faults[0])
+
+
+@pytest.mark.parametrize("name", ["h2o", "snapkv", "streamingllm"])
+def test_a_budget_of_cache_policies_alone_counts_entries(name: str) -> None:
+    made = plan(name, budget=700.0)  # more than there are visual tokens: text counts too
+    assert made.budget is None and made.requested == 700.0
+    assert made.budget_counts == "cache_entries" and made.cache_budget == 700
+    for wrong in (0.5, 64.5):
+        with pytest.raises(BudgetError) as refused:
+            plan(name, budget=wrong)
+        assert "whole number of cache entries" in str(refused.value.allowed)
+    assert plan("mustdrop", budget=64.0).budget_counts == "visual_tokens"
+    assert plan("mustdrop", budget=64.0).cache_budget is None
+
+
+def write(tmp_path: Path, text: str) -> Plan:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"name: own\n{text}", encoding="utf-8")
+    return plan(str(path), budget=64.0)
+
+
+def test_behind_a_stage_that_follows_a_budget_a_cache_policy_keeps_its_own_size(
+    tmp_path: Path,
+) -> None:
+    """One number cannot be both: the layer average of visual tokens comes first."""
+    chain = write(
+        tmp_path, "prefill:\n  - fastv.last_row: {}\ndecode:\n  - snapkv.observation_window: {}\n"
+    )
+    assert chain.budget_counts == "visual_tokens" and chain.cache_budget is None
+    assert chain.budget is not None and chain.budget.prune_layers == (2,)
+
+
+def test_where_text_stays_a_budget_counts_visual_entries(tmp_path: Path) -> None:
+    made = write(tmp_path, "decode:\n  - h2o.heavy_hitters: {visual_only: true}\n")
+    assert made.budget_counts == "visual_entries" and made.cache_budget == 64
+
+
+def test_published_cache_sizes_are_the_stages_own() -> None:
+    made = plan("snapkv", budget=1024.0, fidelity="official")
+    stage = made.decode[0].resolved
+    assert made.cache_budget is None and made.positions == "original"
+    assert (stage["capacity_tokens"], stage["window_tokens"]) == (1024, 32)
+    assert (stage["kernel"], stage["pool"]) == (7, "max")

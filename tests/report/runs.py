@@ -14,10 +14,11 @@ from pydantic import BaseModel
 from tests.report import traces
 from vtc_cli.commands.job import PlanOptions, do_job
 from vtc_cli.core.decision import Decision
+from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.stage import Phase
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Session
@@ -127,7 +128,7 @@ def told(
     shape = trace.model.shape
     deep = replace(shape, decoder=replace(shape.decoder, layers=layers))
     trace.model = replace(trace.model, shape=deep)
-    trace.grid, trace.records, trace.answer = grid, records, answer
+    trace.layout, trace.records, trace.answer = Layout.of(grid), records, answer
     trace.plan = Plan("toy")
     counts = [len(_in_force(records, layer, grid)) for layer in range(layers)]
     trace.visual_tokens, trace.sequence_tokens = counts, [count + 8 for count in counts]

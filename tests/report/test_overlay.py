@@ -11,8 +11,9 @@ from PIL import Image
 from tests.report import traces
 from vtc_cli.core.errors import UsageError
 from vtc_cli.report.marks import PALETTE
-from vtc_cli.report.overlay import draw_overlay, save_overlay
+from vtc_cli.report.overlay import draw_overlay
 from vtc_cli.report.panel import FINE, OUTLINE, OUTLINE_EDGE, draw_panel, make_view
+from vtc_cli.report.strips import save_media
 
 PURPLE = (120, 40, 160)
 
@@ -64,7 +65,7 @@ def test_sheet_has_a_panel_a_stage(tmp_path: Path) -> None:
     colours = {colour for _, colour in sheet.getcolors(1 << 24) or []}
     assert PALETTE[2] in colours and PALETTE[3] in colours and OUTLINE in colours
     assert PALETTE[0] not in colours  # the merge dropped nothing
-    save_overlay(tmp_path / "o.png", traces.compressed(), traces.media(), traces.boxes())
+    save_media(tmp_path / "o.png", traces.compressed(), traces.media(), traces.boxes())
     with Image.open(tmp_path / "o.png") as saved:
         assert saved.size == sheet.size
 

@@ -20,7 +20,7 @@ from tests.report import runs
 from tests.report.browser import Browser
 from tests.report.retold import Retold
 from tests.report.test_page_data import HOSTILE, hostile_run
-from vtc_cli.core.tokens import Grid
+from vtc_cli.core.layout import Grid
 from vtc_cli.engine.session import Session
 from vtc_cli.models.support.load import LoadOptions, load_model
 
@@ -78,7 +78,7 @@ def noteworthy(retold: Retold) -> dict[str, int]:
 
 def check_story(browser: Browser, retold: Retold, number: int) -> None:
     """The panel, the strips and the curves tell what the matrices say."""
-    grid = retold.trace.grid
+    grid = retold.trace.layout.only
     assert browser.text("#story-title").startswith(
         f"Patch {number}row {number // grid.columns}, column {number % grid.columns}"
     )

@@ -18,7 +18,7 @@ from tests.report import runs, traces
 from tests.report.retold import Retold
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import UsageError, VtcError
-from vtc_cli.core.tokens import Grid
+from vtc_cli.core.layout import Grid
 from vtc_cli.report.marks import FORMS, PALETTE
 from vtc_cli.report.page import write
 from vtc_cli.report.page.data import page_data, page_steps, score_ranks

@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vtc_cli.core.decision import Decision
+from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
-from vtc_cli.core.shape import ModelShape, TransformerShape
+from vtc_cli.core.shape import ModelShape, TowerInput, TowerPass, TransformerShape
 from vtc_cli.core.stage import Phase
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import ModelFacts, StageRecord, Timings, Trace
 
 SIDE = 24
 GRID = Grid(1, SIDE, SIDE)
+TOWER = TowerInput(1, SIDE, SIDE)
 TEXT_TOKENS = 20
 SHAPE = ModelShape(
     vision=TransformerShape(6, 64, 4, 4, 16, 256, False),
@@ -129,10 +131,11 @@ def _trace(
     return Trace(
         model=FACTS,
         plan=Plan("mustdrop", requested=140.0 if records else None),
-        grid=GRID,
+        layout=Layout.of(GRID),
         prompt_tokens=576 + TEXT_TOKENS,
         text_tokens=TEXT_TOKENS,
-        vision_rows=[rows] * 6,
+        tower_inputs=(TOWER,),
+        tower=[TowerPass(TOWER, [rows] * 6)],
         visual_tokens=visual,
         sequence_tokens=sequence,
         records=records,

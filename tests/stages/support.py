@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from vtc_cli.core.budget import LayerBudget
-from vtc_cli.core.signals import Produced, Signals
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.layout import Grid, Layout
+from vtc_cli.core.signals import SIGNAL_NAMES, Produced, Producer, Signals
+from vtc_cli.core.tokens import TokenTable
 
 
 def table(features: Tensor, rows: int, columns: int, frames: int = 1) -> TokenTable:
@@ -15,7 +16,7 @@ def table(features: Tensor, rows: int, columns: int, frames: int = 1) -> TokenTa
 
 
 def signals(
-    grid: Grid,
+    grid: Grid | Layout,
     *,
     attention: Tensor | None = None,
     cls: Tensor | None = None,
@@ -26,14 +27,21 @@ def signals(
     budget: LayerBudget | None = None,
     processed: tuple[int, ...] = (),
     decoder_layers: int = 32,
+    **values: Tensor,
 ) -> Signals:
-    """`attention` (T, N) is given to every head of two; `cls` is (N,), `relevance` (F,)."""
-    producers = {}
+    """`attention` (T, N) is given to every head of two; `cls` is (N,), `relevance` (F,).
+
+    `values` are signals by their own names, the same for every layer.
+    """
+    producers: dict[str, Producer] = {}
     if attention is not None:
         rows = attention.expand(2, -1, -1)
-        producers["attention_rows"] = lambda queries: Produced(
+        producers["attention_rows"] = producers["attention_rows_ahead"] = lambda queries: Produced(
             rows if queries == "after_visual" else rows[:, -1:]
         )
+    for name, value in values.items():
+        assert name in SIGNAL_NAMES
+        producers[name] = lambda value=value, **_: Produced(value)
     if cls is not None:
         producers["vision_cls_attention"] = lambda layer: Produced(cls)
     if relevance is not None:
@@ -43,7 +51,7 @@ def signals(
         producers["attention_projection"] = lambda: Produced(output * 2)
     return Signals(
         producers,
-        grid=grid,
+        layout=Layout.of(grid) if isinstance(grid, Grid) else grid,
         decoder_layers=decoder_layers,
         original_tokens=grid.tokens,
         layer=layer,

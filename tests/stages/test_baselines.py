@@ -11,7 +11,7 @@ import torch
 from tests.recipe.test_resolve import plan
 from tests.stages.support import noise, signals, table
 from vtc_cli.core.budget import LayerBudget
-from vtc_cli.core.tokens import Grid
+from vtc_cli.core.layout import Grid
 from vtc_cli.stages.baselines import Random, Uniform
 from vtc_cli.stages.ops.spread import evenly_spread
 
@@ -92,7 +92,7 @@ def test_protected_tokens_stay_and_count(stage: Any) -> None:
     marks = torch.zeros(100, dtype=torch.bool)
     marks[[3, 50, 99]] = True
     tokens = replace(tokens, protected=marks)
-    decision = stage.decide(tokens, signals(tokens.grid))
+    decision = stage.decide(tokens, signals(tokens.layout))
     assert decision.kept_tokens == 20 and bool(
         torch.isin(torch.tensor([3, 50, 99]), decision.keep).all()
     )
@@ -101,9 +101,11 @@ def test_protected_tokens_stay_and_count(stage: Any) -> None:
 
 def test_chance_comes_from_the_seed() -> None:
     tokens = table(noise(100), 10, 10)
-    first, second = (Random(tokens=30).decide(tokens, signals(tokens.grid)).keep for _ in range(2))
+    first, second = (
+        Random(tokens=30).decide(tokens, signals(tokens.layout)).keep for _ in range(2)
+    )
     assert torch.equal(first, second)
-    view = signals(tokens.grid)
+    view = signals(tokens.layout)
     view.generator.manual_seed(1)
     assert not torch.equal(first, Random(tokens=30).decide(tokens, view).keep)
 
@@ -111,7 +113,7 @@ def test_chance_comes_from_the_seed() -> None:
 def test_chance_prefers_no_place() -> None:
     tokens, counts = table(noise(16), 4, 4), torch.zeros(16)
     for seed in range(2000):
-        view = signals(tokens.grid)
+        view = signals(tokens.layout)
         view.generator.manual_seed(seed)
         counts[Random(tokens=4).decide(tokens, view).keep] += 1
     # Each place is expected 500 times with a standard deviation of 19.

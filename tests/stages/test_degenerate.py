@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.stages.entries import entries, view
 from tests.stages.support import signals, table
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.discover import all_stages
-from vtc_cli.core.errors import VtcError
-from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage
+from vtc_cli.core.errors import BudgetError, VtcError
+from vtc_cli.core.stage import DecodeStage, EncoderStage, PrefillStage
 from vtc_cli.core.tokens import TokenTable
 
 STAGES = all_stages()
-TABLE_STAGES = [name for name, cls in STAGES.items() if not issubclass(cls, DecodeStage)]
-BLIND = {"baselines.random", "baselines.uniform"}  # they read places only
+TABLE_STAGES = [
+    name for name, cls in STAGES.items() if issubclass(cls, EncoderStage | PrefillStage)
+]
 CACHE_STAGES = [name for name, cls in STAGES.items() if issubclass(cls, DecodeStage)]
 
 FEATURES = {
@@ -30,24 +32,35 @@ FEATURES = {
 }
 
 
-def view_of(tokens: TokenTable, fill: float = 0.1) -> Any:
-    count = len(tokens)
+def view_of(stage: Any, tokens: TokenTable, content: Tensor) -> Any:
+    """Every signal there is, made of `content` (N,)."""
+    keys = content[:, None].expand(-1, 8).reshape(-1, 2, 4)
     return signals(
-        tokens.grid,
-        attention=torch.full((3, count), fill),
-        cls=torch.full((count,), fill),
-        relevance=torch.full((tokens.grid.frames,), fill),
+        tokens.layout,
+        attention=content.expand(3, -1),
+        cls=content,
+        relevance=content[:: len(tokens) // tokens.layout.frames],
         output=tokens.features,
-        layer=3,
-        entering=count,
+        layer=stage.layers[0] if isinstance(stage, PrefillStage) else -1,
+        entering=len(tokens),
+        vision_received_attention=content,
+        vision_keys=keys,
+        keys=keys.transpose(0, 1),
+        text_keys=torch.ones(2, 3, 4),
+        normed_hidden=tokens.features,
+        normed_text=torch.ones(3, tokens.features.shape[1]),
     )
+
+
+def tenth(tokens: TokenTable) -> Tensor:
+    return torch.full((len(tokens),), 0.1)
 
 
 def decide(name: str, features: Tensor, rows: int, columns: int) -> tuple[TokenTable, Decision]:
     stage: Any = STAGES[name]()
     assert isinstance(stage, EncoderStage | PrefillStage)
     tokens = table(features, rows, columns)
-    return tokens, stage.decide(tokens, view_of(tokens))
+    return tokens, stage.decide(tokens, view_of(stage, tokens, tenth(tokens)))
 
 
 @pytest.mark.parametrize("case", FEATURES)
@@ -73,44 +86,49 @@ def test_a_protected_token_stays(name: str) -> None:
     marks = torch.zeros(36, dtype=torch.bool)
     marks[[0, 17]] = True
     tokens = replace(tokens, protected=marks)
-    after = tokens.apply(stage.decide(tokens, view_of(tokens, 0.0)))
+    after = tokens.apply(stage.decide(tokens, view_of(stage, tokens, torch.zeros(36))))
     assert bool((after.state()[marks] >= 0).all())
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLE_STAGES) - BLIND))
-def test_nan_in_what_a_stage_reads_is_an_error(name: str) -> None:
+def outcome(name: str, content: Tensor) -> list[Any]:
+    """What a stage makes of six frames of 96 tokens that hold `content` (576,)."""
     stage: Any = STAGES[name]()
-    tokens = table(torch.full((324, 4), float("nan")), 18, 18)
-    with pytest.raises(VtcError):
-        stage.decide(tokens, view_of(tokens, float("nan")))
+    features = torch.stack([content, 1 - content, content**2, content**3], dim=1)
+    tokens = table(features, 8, 12, frames=6)
+    decision = stage.decide(tokens, view_of(stage, tokens, content))
+    protect = [] if decision.protect is None else decision.protect.tolist()
+    return [decision.keep.tolist(), decision.mix.to_dense().tolist(), protect]
 
 
-@pytest.mark.parametrize("name", sorted(BLIND))
-def test_a_blind_stage_is_not_moved_by_what_it_sees(name: str) -> None:
-    stage: Any = STAGES[name]()
-    kept = []
-    for fill in (1.0, float("nan")):
-        tokens = table(torch.full((324, 4), fill), 18, 18)
-        kept.append(stage.decide(tokens, view_of(tokens, fill)).keep)
-    assert torch.equal(*kept) and len(kept[0]) == 64
+@pytest.mark.parametrize("name", TABLE_STAGES)
+def test_nan_is_an_error_where_it_is_read_and_moves_nothing_where_it_is_not(name: str) -> None:
+    chance = torch.Generator().manual_seed(0)
+    seen = [outcome(name, torch.rand(576, generator=chance)) for _ in range(3)]
+    blind = seen[0] == seen[1] == seen[2]
+    nan = torch.full((576,), float("nan"))
+    if blind:
+        assert outcome(name, nan) == seen[0]
+    else:
+        with pytest.raises(VtcError):
+            outcome(name, nan)
 
 
 @pytest.mark.parametrize("visual", [0, 1, 4])
 @pytest.mark.parametrize("name", CACHE_STAGES)
-def test_a_cache_policy_never_drops_text(name: str, visual: int) -> None:
+def test_a_cache_policy_drops_text_only_if_it_says_so(name: str, visual: int) -> None:
     stage: Any = STAGES[name]()
-    flags = torch.tensor([False] * 3 + [True] * visual + [False] * 2)
-    entries = CacheEntries(
-        layer=5,
-        kv_heads=2,
-        heads=(0, 1),
-        index=torch.arange(len(flags)),
-        visual=flags,
-        anchor=torch.where(flags, flags.cumsum(0) - 1, -1),
-        alive=~flags,
-        protected=torch.zeros_like(flags),
-    )
-    answer = stage.decide(entries, signals(table(torch.ones(4, 2), 2, 2).grid))
-    for decision in [answer] if isinstance(answer, Decision) else answer:
-        assert decision.is_pruning
-        assert set(decision.keep.tolist()) >= set((~flags).nonzero()[:, 0].tolist())
+    if stage.evicts_text:
+        stage = STAGES[name](visual_only=True)
+    assert not stage.evicts_text
+    seen = entries(visual + 5, range(3, visual + 3), heads=2)
+    attention = torch.rand(4, visual + 5)
+    for budget in (None, 1, 100) if stage.meets_budget else (None,):
+        signals = view(attention[:, None], attention, budget=budget)
+        try:
+            answer = stage.decide(seen, signals)
+        except BudgetError:
+            continue
+        for decision in [answer] if isinstance(answer, Decision) else answer:
+            assert decision.is_pruning
+            text = (~seen.visual).nonzero()[:, 0].tolist()
+            assert set(decision.keep.tolist()) >= set(text)

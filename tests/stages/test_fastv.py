@@ -16,7 +16,7 @@ from tests.recipe.test_resolve import plan
 from tests.stages.support import noise, signals, table
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.errors import RecipeError
-from vtc_cli.core.tokens import Grid
+from vtc_cli.core.layout import Grid
 from vtc_cli.engine.sequence import Sequence
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.stages.fastv import LastRow
@@ -28,7 +28,7 @@ def test_hand_case_of_the_sheet() -> None:
     view = signals(Grid(1, 1, 4), attention=torch.tensor([[0.1, 0.4, 0.3, 0.05]]))
     decision = LastRow(tokens=2).decide(tokens, view)
     assert decision.is_pruning
-    prompt = Sequence(torch.arange(8), torch.arange(2, 6), tokens)
+    prompt = Sequence(torch.arange(8), torch.arange(2, 6), tokens, 6)
     shorter, _ = prompt.shrink(decision, tokens.apply(decision))
     assert shorter.entry.tolist() == [0, 1, 3, 4, 6, 7]
 

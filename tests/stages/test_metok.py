@@ -16,8 +16,9 @@ from tests.stages.support import noise, signals
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import BudgetError, SignalError, StageError
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.stage import CacheEntries
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.stages.metok import EventPool, EventPrune, ShallowCache
 from vtc_cli.stages.ops.events import cut_events
 from vtc_cli.stages.ops.pooling import pool_frame
@@ -40,7 +41,7 @@ def turning(cosines: tuple[float, ...], side: int) -> TokenTable:
 
 
 def pool(tokens: TokenTable, relevance: list[float], **values: object) -> TokenTable:
-    view = signals(tokens.grid, relevance=torch.tensor(relevance))
+    view = signals(tokens.layout, relevance=torch.tensor(relevance))
     return tokens.apply(EventPool(**values).decide(tokens, view))  # type: ignore[arg-type]
 
 
@@ -65,7 +66,7 @@ def descend(
     for layer, deeper in pairwise([*stage.layers, depth]):
         attention = torch.rand(3, len(tokens), generator=generator)
         view = signals(
-            tokens.grid,
+            tokens.layout,
             attention=attention,
             layer=layer,
             entering=len(tables[0]),
@@ -261,7 +262,7 @@ def test_protected_tokens_outside_the_windows_stand_alone(mode: str) -> None:
 
 def test_a_picture_is_one_key_event_that_stays_whole() -> None:
     tokens = video(1, 6)
-    decision = EventPool().decide(tokens, signals(tokens.grid))  # asks for no relevance
+    decision = EventPool().decide(tokens, signals(tokens.layout))  # asks for no relevance
     after = tokens.apply(decision)
     assert decision.is_identity and "not pooled" in decision.note
     assert after.segment.tolist() == [0] * 36 and bool(after.key.all())
@@ -269,7 +270,7 @@ def test_a_picture_is_one_key_event_that_stays_whole() -> None:
 
 def test_the_note_names_what_the_relevance_was_made_of() -> None:
     tokens = turning(SHEET, 2)
-    view = signals(tokens.grid, relevance=torch.zeros(6))
+    view = signals(tokens.layout, relevance=torch.zeros(6))
     decision = EventPool(cuts=2).decide(tokens, view)
     assert decision.note == "3 events, 3 key; relevance from a test"
     assert decision.details == {"events": 3, "key_events": 3, "key_frames": 6}
@@ -333,7 +334,7 @@ def test_every_event_keeps_its_best_tokens_in_the_order_of_time() -> None:
         ]
     )
     # means 0.2 0.5 0.2 0.3 | 0 | 0.4 0.1 0.4 0.1: two of four and, not key, one of four
-    view = signals(tokens.grid, attention=rows, layer=3)
+    view = signals(tokens.layout, attention=rows, layer=3)
     decision = EventPrune(layers=LAYERS, keep_ratio=0.5).decide(tokens, view)
     assert decision.keep.tolist() == [1, 3, 4, 5]
     torch.testing.assert_close(decision.scores, rows.mean(0))
@@ -342,7 +343,7 @@ def test_every_event_keeps_its_best_tokens_in_the_order_of_time() -> None:
 
 def test_a_tie_goes_to_the_lowest_index() -> None:
     tokens = events_of([5], [True])
-    view = signals(tokens.grid, attention=torch.ones(2, 5), layer=3)
+    view = signals(tokens.layout, attention=torch.ones(2, 5), layer=3)
     decision = EventPrune(layers=LAYERS, keep_ratio=0.4).decide(tokens, view)
     assert decision.keep.tolist() == [0, 1]
 
@@ -389,11 +390,11 @@ def test_tokens_without_an_event_are_one_key_event() -> None:
 
 def test_no_attention_is_asked_for_where_nothing_is_chosen() -> None:
     tokens = events_of([5], [True])
-    decision = EventPrune(layers=LAYERS).decide(tokens, signals(tokens.grid, layer=19))
+    decision = EventPrune(layers=LAYERS).decide(tokens, signals(tokens.layout, layer=19))
     assert decision.kept_tokens == 0
     assert len(tokens.apply(decision)) == 0
     with pytest.raises(SignalError, match="attention_rows"):
-        EventPrune(layers=LAYERS).decide(tokens, signals(tokens.grid, layer=3))
+        EventPrune(layers=LAYERS).decide(tokens, signals(tokens.layout, layer=3))
 
 
 # budget

@@ -12,8 +12,9 @@ import torch
 from tests.stages.support import noise, signals, table
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.errors import BudgetError, StageError
+from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.stage import CacheEntries
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.stages.mustdrop import (
     DualAttention,
     KeyTokens,
@@ -29,7 +30,7 @@ EIGHT_PLUS_ONE = torch.tensor([[1.0, 0.0]] * 8 + [[0.0, 1.0]])
 def one_alike_window() -> tuple[torch.Tensor, torch.Tensor]:
     """Features of a 6 x 6 grid whose second window is nine equal vectors, the rest all apart."""
     features = torch.eye(36, 40)
-    members = window_members(GRID6, 3, torch.device("cpu"))
+    members = window_members(Layout.of(GRID6), 3, torch.device("cpu"))
     features[members[1]] = torch.arange(40, dtype=torch.float32)
     return features, members
 
@@ -44,7 +45,7 @@ def test_eight_equal_vectors_and_an_orthogonal_one_score_56_of_72() -> None:
 def test_nine_equal_vectors_merge_into_that_vector() -> None:
     features = torch.tensor([[3.0, 4.0]]).expand(9, 2)
     tokens = table(features, 3, 3)
-    decision = SpatialMerge().decide(tokens, signals(tokens.grid))
+    decision = SpatialMerge().decide(tokens, signals(tokens.layout))
     assert decision.kept_tokens == 1
     merged = tokens.apply(decision)
     torch.testing.assert_close(merged.features, torch.tensor([[3.0, 4.0]]))
@@ -79,14 +80,14 @@ def test_official_order_is_merged_first_by_score_then_raster() -> None:
 @pytest.mark.parametrize(("wanted", "windows"), [(192, 48), (128, 56), (64, 64)])
 def test_fixed_count_merges_exactly(wanted: int, windows: int) -> None:
     tokens = table(noise(576), 24, 24)
-    decision = SpatialMerge(tokens=wanted).decide(tokens, signals(tokens.grid))
+    decision = SpatialMerge(tokens=wanted).decide(tokens, signals(tokens.layout))
     assert decision.kept_tokens == 576 - 8 * windows == wanted
 
 
 def test_window_scores_equal_a_double_loop() -> None:
     features = noise(81, 5, 1)
     features[4] = 0
-    members = window_members(Grid(1, 9, 9), 3, torch.device("cpu"))
+    members = window_members(Layout.of(Grid(1, 9, 9)), 3, torch.device("cpu"))
     array = features.numpy().astype(np.float64)
     for window, score in zip(members.tolist(), mean_pair_cosine(features, members), strict=True):
         total = 0.0
@@ -104,7 +105,7 @@ def test_nothing_alike_changes_nothing() -> None:
 
 def test_a_constant_picture_merges_every_window() -> None:
     tokens = table(torch.ones(576, 3), 24, 24)
-    decision = SpatialMerge().decide(tokens, signals(tokens.grid))
+    decision = SpatialMerge().decide(tokens, signals(tokens.layout))
     assert decision.kept_tokens == 64
 
 
@@ -114,15 +115,15 @@ def test_zero_vectors_have_cosine_zero() -> None:
 
 def test_each_frame_has_windows_of_its_own() -> None:
     tokens = table(torch.ones(18, 2), 3, 3, frames=2)
-    merged = tokens.apply(SpatialMerge().decide(tokens, signals(tokens.grid)))
+    merged = tokens.apply(SpatialMerge().decide(tokens, signals(tokens.layout)))
     assert merged.frame.tolist() == [0, 1]
 
 
 def test_an_odd_grid_leaves_its_rest_and_official_refuses_it() -> None:
     tokens = table(torch.ones(16, 2), 4, 4)
-    assert SpatialMerge().decide(tokens, signals(tokens.grid)).kept_tokens == 16 - 8
+    assert SpatialMerge().decide(tokens, signals(tokens.layout)).kept_tokens == 16 - 8
     with pytest.raises(StageError, match="4 x 4"):
-        SpatialMerge(fidelity="official").decide(tokens, signals(tokens.grid))
+        SpatialMerge(fidelity="official").decide(tokens, signals(tokens.layout))
 
 
 def test_merging_twice_is_refused() -> None:
@@ -139,7 +140,7 @@ def test_merging_twice_is_refused() -> None:
 def test_the_key_set_is_the_top_eight_percent_rounded_up(count: int, keys: int) -> None:
     tokens = table(noise(count), 1, count)
     scores = torch.arange(count, dtype=torch.float32)
-    decision = KeyTokens().decide(tokens, signals(tokens.grid, cls=scores))
+    decision = KeyTokens().decide(tokens, signals(tokens.layout, cls=scores))
     marked = tokens.apply(decision).protected
     assert decision.kept_tokens == count
     assert marked.nonzero()[:, 0].tolist() == list(range(count - keys, count))
@@ -147,7 +148,7 @@ def test_the_key_set_is_the_top_eight_percent_rounded_up(count: int, keys: int) 
 
 def test_ties_in_the_key_set_go_to_the_lowest_index() -> None:
     tokens = table(noise(50), 5, 10)
-    decision = KeyTokens().decide(tokens, signals(tokens.grid, cls=torch.ones(50)))
+    decision = KeyTokens().decide(tokens, signals(tokens.layout, cls=torch.ones(50)))
     assert tokens.apply(decision).protected.nonzero()[:, 0].tolist() == [0, 1, 2, 3]
 
 
@@ -164,11 +165,11 @@ def keyed(count: int, keys: list[int]) -> TokenTable:
 def test_the_filter_of_the_sheet() -> None:
     stage = DualAttention(global_threshold=0.2, individual_threshold=0.04)
     tokens = keyed(4, [])
-    decision = stage.decide(tokens, signals(tokens.grid, attention=SHEET, layer=3))
+    decision = stage.decide(tokens, signals(tokens.layout, attention=SHEET, layer=3))
     assert decision.keep.tolist() == [1, 3]
     torch.testing.assert_close(decision.scores, torch.tensor([0.03, 0.21, 0.003, 0.051]))
     tokens = keyed(4, [0])
-    decision = stage.decide(tokens, signals(tokens.grid, attention=SHEET, layer=3))
+    decision = stage.decide(tokens, signals(tokens.layout, attention=SHEET, layer=3))
     assert decision.keep.tolist() == [0, 1, 3]
     assert tokens.apply(decision).protected.nonzero()[:, 0].tolist() == [0]
 
@@ -177,13 +178,13 @@ def test_the_filter_of_the_sheet() -> None:
 def test_a_threshold_of_zero_drops_nothing(gamma: float, alpha: float) -> None:
     tokens = keyed(4, [])
     stage = DualAttention(global_threshold=gamma, individual_threshold=alpha)
-    assert stage.decide(tokens, signals(tokens.grid, attention=SHEET, layer=3)).is_identity
+    assert stage.decide(tokens, signals(tokens.layout, attention=SHEET, layer=3)).is_identity
 
 
 def test_open_thresholds_leave_the_key_set() -> None:
     tokens = keyed(4, [2])
     stage = DualAttention(global_threshold=1.0, individual_threshold=0.5)
-    decision = stage.decide(tokens, signals(tokens.grid, attention=SHEET, layer=3))
+    decision = stage.decide(tokens, signals(tokens.layout, attention=SHEET, layer=3))
     assert decision.keep.tolist() == [2]
 
 
@@ -191,9 +192,9 @@ def test_both_bounds_are_strict() -> None:
     rows = torch.tensor([[0.25, 0.25, 0.25, 0.25]])
     tokens = keyed(4, [])
     stage = DualAttention(global_threshold=0.25, individual_threshold=0.5)
-    assert stage.decide(tokens, signals(tokens.grid, attention=rows, layer=3)).is_identity
+    assert stage.decide(tokens, signals(tokens.layout, attention=rows, layer=3)).is_identity
     stage = DualAttention(global_threshold=0.5, individual_threshold=0.25)
-    assert stage.decide(tokens, signals(tokens.grid, attention=rows, layer=3)).is_identity
+    assert stage.decide(tokens, signals(tokens.layout, attention=rows, layer=3)).is_identity
 
 
 def test_keep_lists_compose_to_original_tokens() -> None:
@@ -209,7 +210,7 @@ def test_a_key_share_of_one_prunes_nothing() -> None:
     tokens = keyed(30, list(range(30)))
     stage = DualAttention(global_threshold=1.0, individual_threshold=1.0)
     rows = torch.rand(3, 30)
-    assert stage.decide(tokens, signals(tokens.grid, attention=rows, layer=3)).is_identity
+    assert stage.decide(tokens, signals(tokens.layout, attention=rows, layer=3)).is_identity
 
 
 def test_the_cache_keeps_text_and_what_is_alive() -> None:
@@ -233,15 +234,19 @@ def run_budget(budget: LayerBudget, features: torch.Tensor, seed: int) -> list[i
     """Tokens entering and after each prune, through the three stages, with random attention."""
     generator = torch.Generator().manual_seed(seed)
     tokens = table(features, 24, 24)
-    tokens = tokens.apply(SpatialMerge().decide(tokens, signals(tokens.grid, budget=budget)))
+    tokens = tokens.apply(SpatialMerge().decide(tokens, signals(tokens.layout, budget=budget)))
     cls = torch.rand(len(tokens), generator=generator)
-    tokens = tokens.apply(KeyTokens().decide(tokens, signals(tokens.grid, cls=cls, budget=budget)))
+    tokens = tokens.apply(
+        KeyTokens().decide(tokens, signals(tokens.layout, cls=cls, budget=budget))
+    )
     keys = set(tokens.anchor[tokens.protected].tolist())
     counts = [len(tokens)]
     stage = DualAttention(layers=budget.prune_layers)
     for layer in budget.prune_layers:
         rows = torch.rand(5, len(tokens), generator=generator)
-        view = signals(tokens.grid, attention=rows, layer=layer, entering=counts[0], budget=budget)
+        view = signals(
+            tokens.layout, attention=rows, layer=layer, entering=counts[0], budget=budget
+        )
         tokens = tokens.apply(stage.decide(tokens, view))
         assert keys <= set(tokens.anchor.tolist())  # the key set is never dropped
         counts.append(len(tokens))
@@ -280,7 +285,7 @@ def test_under_a_budget_the_best_of_the_rest_follow_the_key_set() -> None:
     tokens = keyed(8, [6])
     rows = torch.tensor([[0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.0, 0.4]])
     view = signals(
-        tokens.grid, attention=rows, layer=1, entering=8, budget=budget, decoder_layers=4
+        tokens.layout, attention=rows, layer=1, entering=8, budget=budget, decoder_layers=4
     )
     decision = DualAttention(layers=(1,)).decide(tokens, view)
     assert decision.keep.tolist() == [1, 3, 5, 6]  # 8 + 3 x 4 = 20 = 5 x 4 layers

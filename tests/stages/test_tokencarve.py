@@ -29,7 +29,7 @@ def line(features: Tensor) -> TokenTable:
 
 def carve(stage: Carve, tokens: TokenTable, attention: Tensor, layer: int = 2) -> Decision:
     rows = torch.stack([torch.zeros_like(attention), attention])  # only the last row may count
-    view = signals(tokens.grid, attention=rows, output=tokens.features * 3, layer=layer)
+    view = signals(tokens.layout, attention=rows, output=tokens.features * 3, layer=layer)
     return stage.decide(tokens, view)
 
 
@@ -152,7 +152,10 @@ def test_minmax_joins_raw_scores() -> None:
 def test_each_source_of_information_is_read() -> None:
     tokens = line(noise(12, 6))
     view = signals(
-        tokens.grid, attention=torch.rand(2, 12), output=torch.full((12, 6), float("nan")), layer=2
+        tokens.layout,
+        attention=torch.rand(2, 12),
+        output=torch.full((12, 6), float("nan")),
+        layer=2,
     )
     Carve(tokens=4).decide(tokens, view)
     for source in ("attention_output", "o_proj"):
@@ -203,7 +206,7 @@ def test_a_budget_is_met_over_several_layers() -> None:
     counts = [576]
     for layer in budget.prune_layers:
         view = signals(
-            tokens.grid,
+            tokens.layout,
             attention=torch.rand(2, len(tokens)),
             output=tokens.features,
             layer=layer,
@@ -227,5 +230,5 @@ def test_the_cache_is_the_carved_set_in_every_layer() -> None:
         alive=torch.tensor([True, False, True, True]),
         protected=torch.zeros(4, dtype=torch.bool),
     )
-    decision = CarvedCache().decide(entries, signals(line(SHEET).grid))
+    decision = CarvedCache().decide(entries, signals(line(SHEET).layout.only))
     assert decision.keep.tolist() == [0, 2, 3]

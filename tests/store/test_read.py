@@ -69,13 +69,13 @@ def set_head(name: str, value: Any, *inside: str) -> Change:
 
 
 BROKEN: dict[str, tuple[Change, str]] = {
-    "version": (set_head("format_version", "2"), "format version 2"),
+    "version": (set_head("format_version", "3"), "format version 3"),
     "format": (set_head("format", "other"), "without compressed tokens"),
     "no metadata": (lambda t, m: m.clear(), "without compressed tokens"),
     "no model": (lambda t, m: m.pop("model"), "head cannot be understood: model"),
     "bad JSON": (set_head("recipe", "{"), "head cannot be understood"),
-    "wrong kind": (set_head("grid", "many", "rows"), "grid.rows"),
-    "zero grid": (set_head("grid", 0, "rows"), "grid.rows"),
+    "wrong kind": (set_head("grids", "many", "0", "rows"), "grids.0.rows"),
+    "zero grid": (set_head("grids", 0, "0", "rows"), "grids.0.rows"),
     "dtype of the head": (set_head("model", "float64", "dtype"), "model.dtype"),
     "missing features": (lambda t, m: t.pop("features"), "features is missing"),
     "missing entering": (lambda t, m: t.pop("entering.size"), "entering.size is missing"),
@@ -107,7 +107,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "phase of a decision": (set_head("decisions", 0, "0", "place"), "belong to its stages"),
     "stage of a decision": (set_head("decisions", "other", "0", "stage"), "belong to its stages"),
     "order of decisions": (set_head("decisions", 5, "0", "layer"), "belong to its stages"),
-    "grid too small": (set_head("grid", 5, "rows"), "reaches from"),
+    "grid too small": (set_head("grids", 5, "0", "rows"), "reaches from"),
 }
 
 

@@ -161,11 +161,12 @@ def test_the_head_says_where_the_tokens_come_from(session: Session, tmp_path: Pa
         session, noise_media(), QUESTION, plan, tmp_path / "x.safetensors", seed=5
     )
     _, metadata = content(path)
-    assert (metadata["format"], metadata["format_version"]) == ("vtc-tokens", "1")
-    said = {name: json.loads(metadata[name]) for name in ("model", "stages", "grid", "input")}
+    assert (metadata["format"], metadata["format_version"]) == ("vtc-tokens", "2")
+    said = {name: json.loads(metadata[name]) for name in ("model", "stages", "grids", "input")}
     assert said["model"]["dtype"] == "float32" and said["model"]["family"] == "llava"
     assert [stage["stage"] for stage in said["stages"]] == ["merge_pairs", "attention_prune"]
-    assert said["grid"] == {"frames": 1, "rows": 6, "columns": 6}
+    (grid,) = said["grids"]
+    assert (grid["frames"], grid["rows"], grid["columns"], grid["view"]) == (1, 6, 6, "whole")
     assert (said["input"]["width"], said["input"]["height"]) == (90, 70)
     assert json.loads(metadata["question"]) == QUESTION
     assert json.loads(metadata["text_readers"]) == ["attention_prune"]
@@ -182,9 +183,9 @@ def test_what_is_read_is_what_was_written(session: Session, tmp_path: Path) -> N
     path = compressed_file(session, noise_media(), QUESTION, plan, tmp_path / "x.safetensors")
     file = read_back(path)
     for read, kept in ((file.entering, done.entering), (file.final, done.final)):
-        assert read.grid == kept.grid
+        assert read.layout == kept.layout
         for name, column in vars(kept).items():
-            if name not in ("grid", "origin"):
+            if name not in ("layout", "origin", "added"):
                 assert torch.equal(getattr(read, name), column), name
         assert torch.equal(read.origin.to_dense(), kept.origin.to_dense())
 

@@ -13,15 +13,17 @@ from vtc_cli.commands.job import PlanOptions, make_plan, parse_budget, parse_fid
 from vtc_cli.commands.loading import load_session
 from vtc_cli.commands.matching import check_rules, rule_of
 from vtc_cli.commands.output import Output
+from vtc_cli.commands.relevance import check_read, load_relevance, scored
 from vtc_cli.core.errors import MediaError, UsageError
 from vtc_cli.core.observe import Matrix
 from vtc_cli.core.plan import Plan
 from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.inputs import shrink
 from vtc_cli.engine.session import Session, environment
-from vtc_cli.media.image import read_image
 from vtc_cli.media.items import Item, read_items
+from vtc_cli.media.video import read_media
 from vtc_cli.metrics.answers import Rule, matches
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.selection import SELECTIONS, selection_layer, selection_plan
 from vtc_cli.report.analysis import Analysis, DataBlock, LayerRun, Sweep
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+SILENT = Output(quiet=True)  # the bar of the analysis is on the terminal already
 DEFAULT_QUESTION = "what is in the picture?"
 MATRIX: dict[str, Matrix] = {"layer_output": "hidden", "attention_output": "attention_output"}
 LADDER = (1, 3 / 4, 5 / 9, 4 / 9, 1 / 3, 2 / 9, 1 / 6, 1 / 9, 1 / 12, 1 / 18, 1 / 36, 1 / 72)
@@ -70,21 +73,26 @@ def measure(
 def _observed(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     """Layers or heads of the full model and of each recipe."""
     assert options.media is not None  # checked with the options
-    media, question = read_image(options.media), _question(options)
+    media = read_media(options.media, options.frame_options())
+    question = _question(options)
     recipes = [load_recipe(name) for name in options.recipes]
+    check_read(options.relevance, recipes)
     wanted = PlanOptions(
         parse_budget(options.budget), parse_fidelity(options.fidelity), options.exact_layers
     )
     session = _session(options)
     prompt = _visual(session.adapter.prepare(media, question), options.media)
+    pair = load_relevance(options.relevance, session, SILENT)
     plans = [Plan("full"), *(make_plan(session, prompt, recipe, wanted) for recipe in recipes)]
     matrix = None if options.curve == "heads" else MATRIX[options.matrix]
     runs: list[LayerRun] = []
     for plan in progress.track(plans, description="observing layers"):
+        seen, _ = shrink(session.adapter, (media,), prompt, plan)
+        seen = scored(seen, pair, media)
         runs.append(
-            layer_run(observe_layers(session, prompt, plan, matrix, options.tau), options.tau)
+            layer_run(observe_layers(session, seen, plan, matrix, options.tau), options.tau)
         )
-    notes = [warning for plan in plans for warning in plan.warnings]
+    notes = [*prompt.warnings, *(warning for plan in plans for warning in plan.warnings)]
     return {
         **_common(session, [*_question_notes(options), *media.warnings, *notes]),
         "input": input_facts(media) | {"question": question},
@@ -95,16 +103,17 @@ def _observed(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
 def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     """A sweep over token counts for one input or for many."""
     items = _items(options)
-    pictures = [read_image(item.media) for item in items[:1]]  # the first tells the counts
+    frames = options.frame_options()
+    media = [read_media(item.media, frames) for item in items[:1]]  # the first tells the counts
     counts = options.counts()
     names = _selection_names(options)
     session = _session(options)
-    first = _visual(session.adapter.prepare(pictures[0], items[0].question), items[0].media)
-    chosen = _options(session, first, names, _counts(counts, first.grid.tokens), options)
+    first = _visual(session.adapter.prepare(media[0], items[0].question), items[0].media)
+    chosen = _options(session, first, names, _counts(counts, first.layout.tokens), options)
     task = progress.add_task("sweeping", total=len(items) * chosen.steps)
     found = []
     for number, item in enumerate(items):
-        prompt = session.adapter.prepare(read_image(item.media), item.question)
+        prompt = session.adapter.prepare(read_media(item.media, frames), item.question)
         judge = None if item.answer is None else partial(_right, item, options.match)
         step = partial(progress.advance, task)
         own = chosen.with_seed(options.seed + number)  # each input has a random choice of its own
@@ -112,10 +121,10 @@ def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     sweeps: list[Sweep] = [
         sweep(one.name, one.layer, gather(found, one.name)) for one in chosen.selections
     ]
-    notes = [*_question_notes(options), *pictures[0].warnings]
+    notes = [*_question_notes(options), *media[0].warnings]
     body = _common(session, notes) | {"sweeps": sweeps}
     if options.data is None:
-        return body | {"input": input_facts(pictures[0]) | {"question": items[0].question}}
+        return body | {"input": input_facts(media[0]) | {"question": items[0].question}}
     return body | {"data": _data_block(options, items)}
 
 
@@ -161,7 +170,7 @@ def _planner(session: Session, prompt: Prompt, name: str, layer: int) -> Any:
             layer,
             session.adapter.shape,
             family_signals=session.adapter.provides,
-            original_tokens=prompt.grid.tokens,
+            original_tokens=prompt.layout.tokens,
         )
 
     return plan
@@ -201,8 +210,7 @@ def _counts(counts: list[int] | None, original_tokens: int) -> list[int]:
 
 
 def _session(options: AnalyzeOptions) -> Session:
-    silent = Output(quiet=True)  # the bar of the analysis is on the terminal already
-    return load_session(silent, options.model, options.device, options.dtype, options.attn)
+    return load_session(SILENT, options.model, options.device, options.dtype, options.attn)
 
 
 def _visual(prompt: Prompt, path: str) -> Prompt:
@@ -211,7 +219,7 @@ def _visual(prompt: Prompt, path: str) -> Prompt:
     Raises:
         MediaError: it has none.
     """
-    if prompt.grid.tokens == 0:
+    if prompt.layout.tokens == 0:
         raise MediaError("no visual tokens", where=path, allowed="a picture that the model reads")
     return prompt
 

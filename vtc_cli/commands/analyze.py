@@ -27,6 +27,7 @@ from vtc_cli.commands.analyze_options import (
 from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
 from vtc_cli.commands.loading import progress_bar
 from vtc_cli.commands.output import Output
+from vtc_cli.commands.relevance import RelevanceOption
 from vtc_cli.commands.run_options import (
     BudgetOption,
     ExactLayersOption,
@@ -41,6 +42,15 @@ from vtc_cli.commands.settings import (
     ModelOption,
     SeedOption,
 )
+from vtc_cli.commands.video_options import (
+    EndOption,
+    FpsOption,
+    FramesOption,
+    KeyframesOption,
+    ReaderOption,
+    StartOption,
+    TimeLimitOption,
+)
 
 if TYPE_CHECKING:
     from vtc_cli.report.analysis import Analysis
@@ -50,7 +60,15 @@ def analyze(
     media: OptionalMedia = None,
     question: OptionalQuestion = None,
     curve: CurveOption = "layers",
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    keyframes: KeyframesOption = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
+    reader: ReaderOption = "auto",
+    time_limit: TimeLimitOption = 120.0,
     recipes: RecipesOption = [],  # noqa: B006 - typer wants a list, and nobody changes it
+    relevance: RelevanceOption = None,
     budget: BudgetOption = "default",
     fidelity: FidelityOption = None,
     exact_layers: ExactLayersOption = False,

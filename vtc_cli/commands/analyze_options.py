@@ -10,6 +10,7 @@ import typer
 
 from vtc_cli.commands.listing import Format
 from vtc_cli.commands.run_options import check_writable
+from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
 
 Curve = Literal["layers", "tokens", "heads"]
@@ -21,7 +22,7 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 DEFAULT_TAU = 1e-5
 
 OptionalMedia = Annotated[
-    str | None, typer.Argument(metavar="MEDIA", help="A picture; - reads stdin.")
+    str | None, typer.Argument(metavar="MEDIA", help="A picture or a video; - reads stdin.")
 ]
 OptionalQuestion = Annotated[
     str | None, typer.Argument(metavar="QUESTION", help="What to ask about it.")
@@ -72,13 +73,14 @@ CsvOption = Annotated[bool, typer.Option("--csv", help="Short for --format csv."
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalyzeOptions:
+class AnalyzeOptions(VideoOptions):
     """What the command line asks of an analysis; field names are the option names."""
 
     media: str | None
     question: str | None
     curve: Curve
     recipes: list[str]
+    relevance: str | None
     budget: str
     fidelity: str | None
     exact_layers: bool
@@ -110,6 +112,7 @@ class AnalyzeOptions:
         self._check_input()
         self._check_curve()
         self.counts()
+        self.frame_options()
         if not 0 < self.tau < 1:
             raise UsageError(f"--tau {self.tau:g}", allowed="above 0 and below 1", hint="1e-5")
         for flag, path in (("--output", self.output_file), ("--plot", self.plot)):
@@ -144,13 +147,13 @@ class AnalyzeOptions:
     def _check_input(self) -> None:
         if self.data is not None and self.media is not None:
             raise UsageError(
-                f"{self.media} beside --data {self.data}", allowed="one picture, or --data"
+                f"{self.media} beside --data {self.data}", allowed="one input, or --data"
             )
         if self.data is None and not self.media:
             raise UsageError(
-                "no picture, so there are no visual tokens to analyze",
+                "no input, so there are no visual tokens to analyze",
                 where="MEDIA",
-                allowed="a picture, or --data with --curve tokens",
+                allowed="a picture or a video, or --data with --curve tokens",
                 hint='vtc analyze picture.png "what is in the picture?"',
             )
 
@@ -166,6 +169,7 @@ class AnalyzeOptions:
             "--budget": self.budget != "default",
             "--fidelity": self.fidelity is not None,
             "--exact-layers": self.exact_layers,
+            "--relevance": self.relevance is not None,
         }
         foreign = layers_only if self.curve == "tokens" else sweep_only
         given = [flag for flag, used in foreign.items() if used]

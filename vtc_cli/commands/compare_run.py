@@ -11,15 +11,17 @@ from vtc_cli.commands.compare_options import CompareOptions
 from vtc_cli.commands.job import PlanOptions, make_plan, parse_budget, parse_fidelity
 from vtc_cli.core.discover import recipe_files
 from vtc_cli.core.errors import UsageError, VtcError
+from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Fidelity, Plan
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.clock import PeakMemory
 from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.inputs import note_input, shrink
 from vtc_cli.engine.session import Session, environment
 from vtc_cli.media.items import Item
 from vtc_cli.media.video import read_media
 from vtc_cli.metrics import fidelity
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import Recipe, load_recipe
 from vtc_cli.report.build import model_block
 from vtc_cli.report.compare.passes import finite, pass_line, picture_facts
@@ -75,6 +77,7 @@ class _Reference:
     """One item, the full model on it and how to answer it."""
 
     item: str
+    media: Media
     prompt: Prompt
     generation: Generation
     trace: Trace
@@ -159,11 +162,11 @@ class Comparer:
         _, logits = session.follow(prompt, plan, trace.answer_ids)
         nll = fidelity.answer_nll(logits, trace.answer_ids)
         if item.id not in self.rows.items:
-            facts = picture_facts(media, prompt.grid, prompt.patch_boxes)
+            facts = picture_facts(media, prompt.layout, prompt.patch_boxes)
             self.rows.add(_item_line(item, number, facts))
         if self.rows.full(item.id) is None:
             self.rows.add(pass_line(trace, item.id, FULL, "", None))
-        return _Reference(item.id, prompt, generation, trace, nll)
+        return _Reference(item.id, media, prompt, generation, trace, nll)
 
     def _pass(self, reference: _Reference, name: str, budget: str) -> Pass | None:
         """One pass, unless it is there; None if it failed."""
@@ -189,7 +192,8 @@ class Comparer:
         pass is the answer; only where one would not, the recipe answers in a pass of its own.
         """
         ids, first = reference.trace.answer_ids, reference.trace.first_logits
-        session, prompt, seed = self.session, reference.prompt, reference.generation.seed
+        session, whole, seed = self.session, reference.prompt, reference.generation.seed
+        prompt, changes = shrink(session.adapter, reference.media, whole, plan)
         if cold:
             session.follow(prompt, plan, ids, seed=seed)
         with PeakMemory(session.adapter.device) as memory:
@@ -207,6 +211,7 @@ class Comparer:
         )
         if not same:
             trace = session.run(prompt, plan, reference.generation)
+        note_input(trace, whole, changes)
         return trace, close
 
     def _is_cold(self, name: str, budget: str) -> bool:
@@ -263,7 +268,7 @@ def check_plans(
     left_out: dict[str, str] = {}
     for name in sorted(entrants.baselines.keys() - entrants.recipes.keys()):
         try:
-            entrants.plan(session, prompt, name, str(prompt.grid.tokens))
+            entrants.plan(session, prompt, name, str(prompt.layout.tokens))
         except VtcError as error:
             left_out[name] = error.found
     for name in left_out:
@@ -284,7 +289,7 @@ def _first_prompt(session: Session, items: Sequence[Item]) -> Prompt:
         except VtcError as error:
             first = first or error
             continue
-        if prompt.grid.tokens > 0:
+        if prompt.layout.tokens > 0:
             return prompt
     allowed = "media that the model reads"
     raise first or UsageError("no visual tokens", where=items[0].media, allowed=allowed)

@@ -20,6 +20,7 @@ from vtc_cli.commands.compress_options import (
 from vtc_cli.commands.listing import JsonOption
 from vtc_cli.commands.loading import busy, load_session
 from vtc_cli.commands.output import Output
+from vtc_cli.commands.relevance import RelevanceOption, check_read, load_relevance
 from vtc_cli.commands.run_options import BudgetOption, ExactLayersOption, FidelityOption
 from vtc_cli.commands.settings import (
     AttnOption,
@@ -28,6 +29,16 @@ from vtc_cli.commands.settings import (
     ModelOption,
     RecipeOption,
     SeedOption,
+)
+from vtc_cli.commands.video_options import (
+    CHOICES,
+    EndOption,
+    FpsOption,
+    FramesOption,
+    KeyframesOption,
+    ReaderOption,
+    StartOption,
+    TimeLimitOption,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +49,15 @@ if TYPE_CHECKING:
 def compress(
     media: PicturesArgument,
     output_stem: OutputOption,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    keyframes: KeyframesOption = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
+    reader: ReaderOption = "auto",
+    time_limit: TimeLimitOption = 120.0,
     recipe: RecipeOption = "full",
+    relevance: RelevanceOption = None,
     question: QuestionOption = None,
     budget: BudgetOption = "default",
     fidelity: FidelityOption = None,
@@ -53,31 +72,34 @@ def compress(
     as_json: JsonOption = False,
     *,
     output: Output,
+    given: frozenset[str],
 ) -> None:
     """Compress MEDIA under a recipe and write tokens, decisions and an overlay.
 
-    Of a folder every picture is compressed; what is done already is left alone.
+    Of a folder every picture is compressed; what is done already is left alone. With a choice of
+    frames the folder is one video, a picture a frame.
     """
     arguments = dict(locals())
     arguments["format"] = "json" if arguments.pop("as_json") else format
-    del arguments["output"]
+    del arguments["output"], arguments["given"]
     options = CompressOptions(**arguments)
     options.check_question()
-    if Path(media).is_dir():
+    options.frame_options()
+    if Path(media).is_dir() and not given & CHOICES:
         _compress_folder(options, output)
     else:
         _compress_one(options, output)
 
 
 def _compress_one(options: CompressOptions, output: Output) -> None:
-    """Everything cheap that can fail first, then the model, then the picture."""
-    from vtc_cli.media.image import read_image
+    """Everything cheap that can fail first, then the model, then the picture or video."""
+    from vtc_cli.media.video import read_media
 
     stem, plan = options.stem(), options.plan_options()
-    picture = read_image(options.media)
+    media = read_media(options.media, options.frame_options())
     compressor = _compressor(options, plan, output)
     with busy(output, f"compressing {options.media}"):
-        report = compressor.compress(picture, stem)
+        report = compressor.compress(media, stem)
     for warning in report.warnings:
         output.warn(warning)
     if options.format == "json":
@@ -113,6 +135,15 @@ def _compressor(options: CompressOptions, plan: PlanOptions, output: Output) -> 
     from vtc_cli.recipe.load import load_recipe
 
     recipe = load_recipe(options.recipe)
-    wish = Wish(recipe, options.recipe, plan, options.stage, options.question, options.seed)
+    check_read(options.relevance, [recipe])
+    wish = Wish(
+        recipe,
+        options.recipe,
+        plan,
+        options.stage,
+        options.question,
+        options.seed,
+        options.relevance,
+    )
     session = load_session(output, options.model, options.device, options.dtype, options.attn)
-    return Compressor(session, wish)
+    return Compressor(session, wish, load_relevance(options.relevance, session, output))

@@ -67,7 +67,7 @@ def find_pictures(folder: Path) -> tuple[list[Path], int]:
         entries = sorted(path for path in folder.iterdir() if _is_entry(path))
     except OSError as error:
         raise MediaError(f"cannot be read: {error.strerror}", where=str(folder)) from error
-    pictures = [path for path in entries if _is_picture(path)]
+    pictures = [path for path in entries if is_picture(path)]
     if not pictures:
         found = f"no picture among {len(entries)} files" if entries else "an empty folder"
         allowed = "a folder with pictures; sub-folders are not looked at"
@@ -161,7 +161,8 @@ def _is_entry(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Whether a file has the ending of a picture, or is one by its content."""
     if path.suffix.lower() in PICTURE_ENDINGS:
         return True
     from PIL import Image

@@ -1,4 +1,4 @@
-"""One picture compressed into its files; what one picture and a folder of them share."""
+"""One picture or video compressed into its files; what one and a folder of them share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vtc_cli.commands.compress_options import output_files
 from vtc_cli.commands.job import PlanOptions, make_plan
+from vtc_cli.commands.relevance import scored
 from vtc_cli.core.errors import TokenFileError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from vtc_cli.core.media import Media
     from vtc_cli.core.plan import Plan
     from vtc_cli.engine.session import Compressed, Session
-    from vtc_cli.models.support.base import Prompt
+    from vtc_cli.models.support.prompt import Prompt
+    from vtc_cli.models.support.relevance import Pair
     from vtc_cli.recipe.load import Recipe
     from vtc_cli.report.compressed import CompressedReport
     from vtc_cli.store.head import AskedPart
@@ -40,6 +42,7 @@ class Wish:
         stage: stop after this stage, None for the whole recipe.
         question: None if none is asked.
         seed: of random stages.
+        relevance: the pair that scores frames, None for the model's own features.
     """
 
     recipe: Recipe
@@ -48,6 +51,7 @@ class Wish:
     stage: str | None
     question: str | None
     seed: int
+    relevance: str | None = None
 
     @property
     def asked(self) -> AskedPart:
@@ -55,11 +59,15 @@ class Wish:
         from vtc_cli.store.head import AskedPart
 
         plan = self.plan
+        budget = plan.budget
+        if isinstance(budget, tuple):
+            raise UsageError(f"--budget with {len(budget)} numbers", allowed="one for one picture")
         return AskedPart(
-            budget=plan.budget,
+            budget=budget,
             fidelity=plan.fidelity,
             exact_layers=plan.exact_layers,
             stage=self.stage,
+            relevance=self.relevance,
         )
 
 
@@ -69,6 +77,7 @@ class Compressor:
 
     session: Session
     wish: Wish
+    pair: Pair | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -94,18 +103,22 @@ class Compressor:
         return found == (__version__, *parts, wish.asked, wish.question, wish.seed)
 
     def compress(self, media: Media, stem: Path) -> CompressedReport:
-        """Compress one picture and write its files.
+        """Compress one picture or video and write its files.
 
         Raises:
             UsageError: a question or a stage is missing.
             VtcError: the recipe does not fit, or the files cannot be written.
         """
+        from vtc_cli.engine.inputs import note_input, shrink
         from vtc_cli.store.write import make_head, token_bytes, write_whole
 
         wish = self.wish
-        prompt = self.session.adapter.prepare(media, wish.question or NEUTRAL_QUESTION)
-        plan, stopped_after, stop = self._plan(prompt)
+        plain = self.session.adapter.prepare(media, wish.question or NEUTRAL_QUESTION)
+        plan, stopped_after, stop = self._plan(plain)
+        smaller, changes = shrink(self.session.adapter, (media,), plain, plan)
+        prompt = scored(smaller, self.pair, media)
         done = self.session.compress(prompt, plan, wish.seed, stop)
+        note_input(done.trace, plain, changes)
         origin = self._origin(stopped_after)
         tokens, decisions, overlay = output_files(stem)
         report = self._report(done, media, origin, stem)
@@ -170,8 +183,8 @@ class Compressor:
 
 def _overlay(done: Compressed, media: Media, prompt: Prompt) -> bytes:
     """The picture of kept and dropped patches as a PNG file."""
-    from vtc_cli.report.overlay import draw_overlay
+    from vtc_cli.report.strips import draw_media
 
     buffer = io.BytesIO()
-    draw_overlay(done.trace, media, prompt.patch_boxes).save(buffer, "PNG")
+    draw_media(done.trace, media, prompt.patch_boxes).save(buffer, "PNG")
     return buffer.getvalue()

@@ -10,13 +10,14 @@ import typer
 
 from vtc_cli.commands.job import PlanOptions, parse_budget, parse_fidelity
 from vtc_cli.commands.run_options import PLAN, check_writable
+from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
 
 TOKENS, DECISIONS, OVERLAY = ".safetensors", ".json", ".png"
 FLAG = "--output"
 
 PicturesArgument = Annotated[
-    str, typer.Argument(metavar="MEDIA", help="A picture, a folder of them, or - for stdin.")
+    str, typer.Argument(metavar="MEDIA", help="A picture, a video, a folder of pictures, or -.")
 ]
 OutputOption = Annotated[
     Path,
@@ -33,12 +34,13 @@ ShapeOption = Annotated[Shape, typer.Option("--format", "-f", help="Shape of the
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressOptions:
+class CompressOptions(VideoOptions):
     """What the command line asks of `compress`; field names are the option names."""
 
     media: str
     output_stem: Path
     recipe: str
+    relevance: str | None
     question: str | None
     stage: str | None
     budget: str
@@ -70,7 +72,7 @@ class CompressOptions:
             raise UsageError("the question is empty", where="--question", allowed="some text")
 
     def stem(self) -> Path:
-        """The name of the files of one picture, without ending.
+        """The name of the files of one picture or video, without ending.
 
         Raises:
             UsageError: files cannot be written there, or one would replace the picture itself.
@@ -86,7 +88,7 @@ class CompressOptions:
         stem = named.with_suffix("") if named.suffix == TOKENS else named
         for path in output_files(stem):
             if path.exists() and Path(self.media).exists() and path.samefile(self.media):
-                found = f"{path} is the picture itself"
+                found = f"{path} is the input itself"
                 raise UsageError(found, where=FLAG, allowed="another name", hint=f"-o {stem}.vtc")
             check_writable(path, FLAG)
         return stem

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vtc_cli.engine.decode import Generation
     from vtc_cli.engine.session import Session
     from vtc_cli.metrics.sweep import Point
-    from vtc_cli.models.support.base import Prompt
+    from vtc_cli.models.support.prompt import Prompt
 
 Judge = Callable[[str], bool]
 Step = Callable[[], None]

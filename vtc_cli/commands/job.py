@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from vtc_cli.commands.relevance import scored
 from vtc_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from vtc_cli.core.trace import Trace
     from vtc_cli.engine.decode import Generation
     from vtc_cli.engine.session import Session
-    from vtc_cli.models.support.base import Prompt
+    from vtc_cli.models.support.prompt import Prompt
+    from vtc_cli.models.support.relevance import Pair
     from vtc_cli.recipe.load import Recipe
     from vtc_cli.report.result import TokensFileBlock
 
-Budget = float | Literal["default"] | None
+Budget = float | tuple[float, ...] | Literal["default"] | None
 ShowText = Callable[[str], None]
 
 
@@ -28,7 +30,8 @@ class PlanOptions:
     """What the command line says about the plan.
 
     Attributes:
-        budget: tokens, `default` for the recipe's own, None for none.
+        budget: tokens, one number for each picture and video, `default` for the recipe's own, None
+            for none.
         fidelity: sound or official, None for the recipe's own.
         exact_layers: take layer numbers literally.
     """
@@ -64,17 +67,19 @@ class Answered:
         media: the picture, or a blank one of its size if its tokens came from a file.
         question: what was asked.
         outcome: what the job left.
+        more: further pictures and videos of the prompt.
         tokens_file: the file that the tokens came from, if they did.
     """
 
     media: Media
     question: str
     outcome: Outcome
+    more: tuple[Media, ...] = ()
     tokens_file: TokensFileBlock | None = None
 
 
 def parse_budget(text: str) -> Budget:
-    """`default`, `none` or a number of tokens.
+    """`default`, `none`, a number of tokens or one for each picture and video.
 
     Raises:
         UsageError: anything else.
@@ -84,11 +89,12 @@ def parse_budget(text: str) -> Budget:
     if text == "none":
         return None
     try:
-        return float(text)
+        numbers = tuple(float(part) for part in text.split(","))
+        return numbers if len(numbers) > 1 else numbers[0]
     except ValueError as error:
         raise UsageError(
             f"--budget {text!r}",
-            allowed="a number of tokens, `default` or `none`",
+            allowed="a number of tokens, one for each picture (64,128), `default` or `none`",
             hint="--budget 64",
         ) from error
 
@@ -109,42 +115,64 @@ def parse_fidelity(text: str | None) -> Fidelity | None:
 
 
 def make_plan(session: Session, prompt: Prompt, recipe: Recipe, options: PlanOptions) -> Plan:
-    """The recipe resolved for the loaded model and this input."""
+    """The recipe resolved for the loaded model and this input.
+
+    Raises:
+        UsageError: budgets for another number of pictures and videos than the prompt shows.
+    """
     from vtc_cli.recipe.resolve import resolve
 
-    return resolve(
+    each, spans = options.budget, len(prompt.seen)
+    apart = each if isinstance(each, tuple) else ()
+    if apart and len(apart) != spans:
+        raise UsageError(
+            f"--budget with {len(apart)} numbers for {spans} pictures and videos",
+            allowed="one number, or one for each",
+        )
+    plan = resolve(
         recipe,
         session.adapter.shape,
         family_signals=session.adapter.provides,
-        original_tokens=prompt.grid.tokens,
-        budget=options.budget,
+        original_tokens=prompt.layout.tokens,
+        budget=sum(each) if isinstance(each, tuple) else each,
         fidelity=options.fidelity,
         exact_layers=options.exact_layers,
     )
+    return replace(plan, span_budgets=apart) if apart else plan
 
 
 def do_job(
     session: Session,
-    media: Media,
+    media: Media | Sequence[Media],
     question: str,
     recipe: Recipe,
     options: PlanOptions,
     generation: Generation,
     *,
+    pair: Pair | None = None,
     repeats: int = 1,
     baseline: bool = False,
     observer: Observer | None = None,
     show_text: ShowText | None = None,
+    turns: tuple[str, ...] = (),
+    memory: bool = True,
 ) -> Outcome:
     """Answer one question and, with `baseline`, let the full model answer beside it.
 
-    With an `observer` each of them is looked at in a pass of its own, so that no time or memory
-    that is reported comes from a pass under observation.
+    The full model is not asked the `turns`. A `pair` scores the frames. With an `observer` each of
+    them is looked at in a pass of its own, so that no figure comes from a pass under observation.
+    Without `memory` its peak is not measured.
     """
-    prompt = session.adapter.prepare(media, question)
-    plan = make_plan(session, prompt, recipe, options)
+    from vtc_cli.engine.inputs import note_input, shrink
+
+    whole = session.adapter.prepare(media, question)
+    if observer is not None:
+        _check_page(whole)
+    plan = make_plan(session, whole, recipe, options)
+    smaller, changes = shrink(session.adapter, several(media), whole, plan)
+    prompt = scored(smaller, pair, media)
     if baseline:
-        session.warm_up(prompt)
+        session.warm_up(whole)  # so that the first of both pays for no first times
     trace = session.run(
         prompt,
         plan,
@@ -152,21 +180,46 @@ def do_job(
         repeats=repeats,
         on_token=stream(session, show_text),
         capture=baseline,
+        turns=turns,
+        memory=memory,
     )
-    trace.warnings.extend(media.warnings)
+    note_input(trace, whole, changes)
+    trace.warnings.extend(text for each in several(media) for text in each.warnings)
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
         return Outcome(trace, prompt)
+    full, nll_full = _full_model(session, whole, generation, repeats, observer, memory)
+    nll = _answer_nll(session, prompt, plan, full.answer_ids, generation.seed)
+    return Outcome(trace, prompt, full, (nll, nll_full))
+
+
+def _check_page(prompt: Prompt) -> None:
+    """See that a page can show the prompt, before anything is computed for it."""
+    from vtc_cli.report.page.data import page_grid
+
+    page_grid(prompt.layout)
+
+
+def _full_model(
+    session: Session,
+    prompt: Prompt,
+    generation: Generation,
+    repeats: int,
+    observer: Observer | None,
+    memory: bool,
+) -> tuple[Trace, float]:
+    """The full model's run, and nats a token of its own answer."""
     from vtc_cli.core.plan import Plan
 
-    full_plan = Plan("full")
-    full = session.run(prompt, full_plan, generation, repeats=repeats, capture=True)
-    full.observed = _observed(session, prompt, full_plan, generation.seed, observer)
-    nll = tuple(
-        _answer_nll(session, prompt, each, full.answer_ids, generation.seed)
-        for each in (plan, full_plan)
-    )
-    return Outcome(trace, prompt, full, (nll[0], nll[1]))
+    plan, seed = Plan("full"), generation.seed
+    full = session.run(prompt, plan, generation, repeats=repeats, capture=True, memory=memory)
+    full.observed = _observed(session, prompt, plan, seed, observer)
+    return full, _answer_nll(session, prompt, plan, full.answer_ids, seed)
+
+
+def several(media: Media | Sequence[Media]) -> Sequence[Media]:
+    """The pictures and videos of a prompt, also where there is one."""
+    return media if isinstance(media, Sequence) else (media,)
 
 
 def _answer_nll(

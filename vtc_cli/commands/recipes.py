@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vtc_cli.recipe.load import Recipe, StageUse
 
 app = typer.Typer(help="List, show and check recipes.", no_args_is_help=False)
-PHASES = ("encoder", "prefill", "decode")
+PHASES = ("input", "encoder", "prefill", "decode")
 Names = Annotated[list[str] | None, typer.Argument(help="Recipe files or names; none: all known.")]
 Name = Annotated[str, typer.Argument(help="Recipe file or name.")]
 
@@ -112,7 +112,7 @@ def _as_data(recipe: Recipe) -> dict[str, Any]:
         }
         for use in recipe.stages
     ]
-    head = recipe.file.model_dump(exclude={"encoder", "prefill", "decode", "budgets"})
+    head = recipe.file.model_dump(exclude={*PHASES, "budgets"})
     return {**head, "path": recipe.path, "sha256": recipe.sha256, "stages": stages}
 
 

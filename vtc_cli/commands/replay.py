@@ -15,7 +15,7 @@ from vtc_cli.core.errors import TokenFileError, UsageError
 
 if TYPE_CHECKING:
     from vtc_cli.engine.session import Session
-    from vtc_cli.models.support.base import Prompt
+    from vtc_cli.models.support.prompt import Prompt
     from vtc_cli.report.result import TokensFileBlock
     from vtc_cli.store.read import TokenFile
 
@@ -54,7 +54,7 @@ def answer_from_tokens(
         tokens=tokens,
     )
     trace.warnings.extend(notes)
-    return Answered(media, question, Outcome(trace, prompt), _block(file))
+    return Answered(media, question, Outcome(trace, prompt), tokens_file=_block(file))
 
 
 def check_recipe(file: TokenFile, options: RunOptions) -> list[str]:
@@ -108,8 +108,9 @@ def check_model(file: TokenFile, session: Session, prompt: Prompt) -> None:
         found = f"tokens of {made.id} ({made.family}) for {session.facts.id}, whose weights differ"
         allowed = f"weights with fingerprint {made.fingerprint}"
         raise _unfit(file, found, allowed, f"--model {made.id}")
-    if file.entering.grid != prompt.grid:
-        raise _unfit(file, f"tokens of {file.entering.grid}", f"{prompt.grid}, as the model has it")
+    layout = file.entering.layout
+    if layout != prompt.layout:
+        raise _unfit(file, f"tokens of {layout}", f"{prompt.layout}, as the model has it")
     for table in (file.entering, file.final):
         if table.features.shape[1] != decoder.width:
             found = f"features of width {table.features.shape[1]}"

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vtc_cli.commands.batch_options import BatchGroup
 from vtc_cli.commands.listing import FormatOption, JsonOption
 from vtc_cli.commands.loading import load_session
+from vtc_cli.commands.option_group import option_group
 from vtc_cli.commands.output import Output
+from vtc_cli.commands.relevance import RelevanceOption, check_read, load_relevance
 from vtc_cli.commands.run_options import (
     BaselineOption,
     BudgetOption,
-    EndOption,
     ExactLayersOption,
     FidelityOption,
-    FpsOption,
-    FramesOption,
     HtmlOption,
-    KeyframesOption,
     MaxTokensOption,
     MediaArgument,
+    MoreOption,
     OutputFileOption,
     OverlayOption,
     QuestionArgument,
-    ReaderOption,
     RepeatsOption,
     RunOptions,
-    StartOption,
     StrictOption,
     TemperatureOption,
+    ThenOption,
     TokensOption,
     TopPOption,
     placed,
@@ -43,17 +43,30 @@ from vtc_cli.commands.settings import (
     RecipeOption,
     SeedOption,
 )
+from vtc_cli.commands.video_options import (
+    EndOption,
+    FpsOption,
+    FramesOption,
+    KeyframesOption,
+    ReaderOption,
+    StartOption,
+    TimeLimitOption,
+)
 from vtc_cli.core.errors import CheckError
 
 if TYPE_CHECKING:
     from vtc_cli.commands.job import Answered, Outcome, ShowText
+    from vtc_cli.core.media import Media
     from vtc_cli.core.observe import Observer
     from vtc_cli.report.result import Result
 
 
+@option_group("batch", BatchGroup)
 def run(
     media: MediaArgument = None,
     question: QuestionArgument = None,
+    more: MoreOption = None,
+    then: ThenOption = None,
     tokens: TokensOption = None,
     frames: FramesOption = None,
     fps: FpsOption = None,
@@ -61,7 +74,9 @@ def run(
     start: StartOption = 0.0,
     end: EndOption = None,
     reader: ReaderOption = "auto",
+    time_limit: TimeLimitOption = 120.0,
     recipe: RecipeOption = "full",
+    relevance: RelevanceOption = None,
     budget: BudgetOption = "default",
     fidelity: FidelityOption = None,
     exact_layers: ExactLayersOption = False,
@@ -82,15 +97,35 @@ def run(
     format: FormatOption = "table",
     as_json: JsonOption = False,
     *,
+    batch: BatchGroup,
     output: Output,
     given: frozenset[str],
 ) -> None:
-    """Answer QUESTION about MEDIA under a recipe; report tokens, FLOPs, KV bytes and time."""
+    """Answer QUESTION about MEDIA under a recipe; report tokens, FLOPs, KV bytes and time.
+
+    With --batch many jobs are done with one loaded model, one line each in the file of -o.
+    """
     arguments = dict(locals())
-    arguments["media"], arguments["question"] = placed(media, question, tokens)
-    arguments["format"] = "json" if arguments.pop("as_json") else format
-    del arguments["output"]
-    carry_out(RunOptions(**arguments), output)
+    del arguments["output"], arguments["batch"]
+    _start(arguments, batch, output)
+
+
+def _start(arguments: dict[str, Any], batch: BatchGroup, output: Output) -> None:
+    """Carry out the command line whose values are `arguments`: one job or a batch."""
+    words = (arguments["media"], arguments["question"], arguments["tokens"])
+    arguments["media"], arguments["question"] = placed(*words, batch.batch is not None)
+    for name in ("more", "then"):
+        arguments[name] = tuple(arguments[name] or ())
+    if arguments.pop("as_json"):
+        arguments["format"] = "json"
+    options = RunOptions(**arguments)
+    if batch.batch is None:
+        batch.check_absent(options.given)
+        carry_out(options, output)
+    else:
+        from vtc_cli.commands.batch import carry_out_batch
+
+        carry_out_batch(options, batch, output)
 
 
 def carry_out(options: RunOptions, output: Output) -> None:
@@ -142,24 +177,39 @@ def _answer_about_media(
     plan = PlanOptions(
         parse_budget(options.budget), parse_fidelity(options.fidelity), options.exact_layers
     )
-    media = read_media(options.media, options.frame_options())
+    frames = options.frame_options()
+    media, *more = (read_media(path, frames) for path in (options.media, *options.more))
     recipe = load_recipe(options.recipe)
-    session = load_session(output, options.model, options.device, options.dtype, options.attn)
+    check_read(options.relevance, [recipe])
+    model = _model_for(options, (media, *more))
+    session = load_session(output, model, options.device, options.dtype, options.attn)
+    pair = load_relevance(options.relevance, session, output)
     from vtc_cli.engine.decode import Generation
 
     outcome = do_job(
         session,
-        media,
+        (media, *more),
         options.question,
         recipe,
         plan,
         Generation(options.max_new_tokens, options.temperature, options.top_p, options.seed),
+        pair=pair,
         repeats=options.repeats,
         baseline=options.baseline,
         observer=None if options.html is None else _observer(),
         show_text=show_text,
+        turns=options.then,
     )
-    return Answered(media, options.question, outcome)
+    return Answered(media, options.question, outcome, tuple(more))
+
+
+def _model_for(options: RunOptions, shown: Sequence[Media]) -> str:
+    """The model asked for; where none was, that for frames about videos of several."""
+    from vtc_cli.models.support.load import TINY, TINY_VIDEO
+
+    several = all(each.kind == "video" and each.frames.shape[0] > 1 for each in shown)
+    chosen = options.model != TINY or "model" in options.given
+    return TINY_VIDEO if several and not chosen else options.model
 
 
 def _observer() -> Observer:
@@ -188,14 +238,16 @@ def _result(options: RunOptions, answered: Answered, created: datetime) -> Resul
         baseline_trace=outcome.baseline,
         nll=outcome.nll,
         tokens_file=answered.tokens_file,
+        more=answered.more,
     )
 
 
 def _draw(path: Path, answered: Answered) -> None:
-    from vtc_cli.report.overlay import save_overlay
+    from vtc_cli.report.strips import save_media
 
     outcome = answered.outcome
-    save_overlay(path, outcome.trace, answered.media, outcome.prompt.patch_boxes)
+    shown = (answered.media, *answered.more)
+    save_media(path, outcome.trace, shown, outcome.prompt.patch_boxes)
 
 
 def _write_page(path: Path, answered: Answered, result: Result) -> None:

@@ -5,23 +5,33 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
 from vtc_cli.commands.listing import Format
+from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.files import temporary_beside
 
-if TYPE_CHECKING:
-    from vtc_cli.media.frame_options import FrameOptions
-
-PLAN, ANSWER, REPORT, VIDEO = "Recipe", "Answer", "Report", "Video"
+PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PAGE_SUFFIXES = (".html", ".htm")
 
 MediaArgument = Annotated[
     str | None, typer.Argument(metavar="MEDIA", help="A picture or a video; - reads stdin.")
+]
+MoreOption = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="MEDIA", help="A further picture or video; may be repeated."),
+]
+ThenOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--then",
+        metavar="QUESTION",
+        help="A further question, answered on the same cache; may be repeated.",
+    ),
 ]
 QuestionArgument = Annotated[
     str | None, typer.Argument(metavar="QUESTION", help="What to ask about it.")
@@ -30,19 +40,14 @@ TokensOption = Annotated[
     Path | None,
     typer.Option(help="In place of MEDIA: tokens from `vtc compress`.", rich_help_panel=PLAN),
 ]
-FramesOption = Annotated[
-    str | None, typer.Option(help="That many, evenly in time, or all.", rich_help_panel=VIDEO)
-]
-FpsOption = Annotated[float | None, typer.Option(help="That many a second.", rich_help_panel=VIDEO)]
-KeyframesOption = Annotated[
-    int | None, typer.Option(help="Those with the largest change.", rich_help_panel=VIDEO)
-]
-StartOption = Annotated[float, typer.Option(help="Seconds to begin at.", rich_help_panel=VIDEO)]
-EndOption = Annotated[float | None, typer.Option(help="Seconds to end at.", rich_help_panel=VIDEO)]
-ReaderOption = Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel=VIDEO)]
 BudgetOption = Annotated[
     str,
-    typer.Option("--budget", "-b", help="Tokens, `default` or `none`.", rich_help_panel=PLAN),
+    typer.Option(
+        "--budget",
+        "-b",
+        help="Tokens (cache entries if cache policies alone follow it), `default` or `none`.",
+        rich_help_panel=PLAN,
+    ),
 ]
 FidelityOption = Annotated[
     str | None, typer.Option(help="sound or official.", rich_help_panel=PLAN)
@@ -76,7 +81,12 @@ HtmlOption = Annotated[
 ]
 OutputFileOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Also write the JSON here.", rich_help_panel=REPORT),
+    typer.Option(
+        "--output",
+        "-o",
+        help="Also write the JSON here; a batch: its lines.",
+        rich_help_panel=REPORT,
+    ),
 ]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit 3 if a stage did nothing.", rich_help_panel=REPORT)
@@ -84,7 +94,7 @@ StrictOption = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(VideoOptions):
     """What the command line asks of a run; field names are the option names.
 
     With `tokens` there is no `media`, and an empty `question` stands for that of the file; `given`
@@ -95,13 +105,10 @@ class RunOptions:
     question: str
     tokens: Path | None
     given: frozenset[str]
-    frames: str | None
-    fps: float | None
-    keyframes: int | None
-    start: float
-    end: float | None
-    reader: str
+    more: tuple[str, ...]
+    then: tuple[str, ...]
     recipe: str
+    relevance: str | None
     budget: str
     fidelity: str | None
     exact_layers: bool
@@ -136,9 +143,9 @@ class RunOptions:
                 allowed="some text",
                 hint='vtc run picture.png "what is in the picture?"',
             )
-        self.frame_options()
-        if not 0.0 < self.top_p <= 1.0:
-            raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
+        self.check_answer()
+        if any(not text.strip() for text in self.then):
+            raise UsageError("the question is empty", where="--then", allowed="some text")
         if self.output_file is not None:
             check_writable(self.output_file, "--output")
         for flag, path, endings in (
@@ -151,36 +158,32 @@ class RunOptions:
         if self.html is not None:
             check_writable(temporary_beside(self.html.resolve()), "--html")
 
-    def frame_options(self) -> FrameOptions:
-        """Which frames of a video are wanted.
+    def check_answer(self) -> None:
+        """Refuse a choice of frames or tokens that cannot be.
 
         Raises:
             UsageError: values that contradict each other or lie out of range.
         """
-        from vtc_cli.media.frame_options import FrameOptions
-
-        frames: Any = self.frames
-        if frames is not None and frames != "all":
-            frames = int(frames) if frames.isdecimal() else -1
-        return FrameOptions(
-            frames=frames,
-            fps=self.fps,
-            keyframes=self.keyframes,
-            start=self.start,
-            end=self.end,
-            reader=cast(Any, self.reader),
-        )
+        self.frame_options()
+        if not 0.0 < self.top_p <= 1.0:
+            raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
 
     def _check_beside_tokens(self) -> None:
         """Refuse what a file of tokens has settled, and what would need the picture."""
-        settled = {"budget": "--budget", "fidelity": "--fidelity", "exact_layers": "--exact-layers"}
+        settled = {
+            "budget": "--budget",
+            "fidelity": "--fidelity",
+            "exact_layers": "--exact-layers",
+            "relevance": "--relevance",
+        }
         for name in settled.keys() & self.given:
             raise UsageError(
                 f"{settled[name]} beside --tokens",
                 allowed="the plan that the tokens were compressed under",
                 hint=f"compress the picture again with {settled[name]}",
             )
-        pictures = {"--baseline": self.baseline, "--overlay": self.overlay, "--html": self.html}
+        pictures: dict[str, object] = {"--with": self.more, "--then": self.then}
+        pictures |= {"--baseline": self.baseline, "--overlay": self.overlay, "--html": self.html}
         for flag, wanted in pictures.items():
             if wanted:
                 raise UsageError(
@@ -200,15 +203,22 @@ def check_ending(path: Path, flag: str, endings: tuple[str, ...]) -> None:
         raise UsageError(f"{flag} {path}", allowed=f"a file name ending in {', '.join(endings)}")
 
 
-def placed(media: str | None, question: str | None, tokens: Path | None) -> tuple[str, str]:
+def placed(
+    media: str | None, question: str | None, tokens: Path | None, batch: bool
+) -> tuple[str, str]:
     """Media and question from the words of the command line.
 
     With `tokens` there is no media: the one word is the question, and without it that of the file
-    is meant, an empty text.
+    is meant, an empty text. In a `batch` there are no words.
 
     Raises:
         UsageError: a word is missing, or there is one too many.
     """
+    if batch:
+        if media is not None:
+            allowed = "--batch alone: media and questions stand in the jobs file"
+            raise UsageError(f"{media} beside --batch", where="MEDIA", allowed=allowed)
+        return "", ""
     if tokens is None:
         for value, name in ((media, "MEDIA"), (question, "QUESTION")):
             if value is None:

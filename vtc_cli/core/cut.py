@@ -34,7 +34,7 @@ def cut_after(plan: Plan, name: str) -> tuple[Plan, str, Stop | None]:
 
     Args:
         plan: the whole plan.
-        name: full or short name of an encoder or prefill stage.
+        name: full or short name of an input, encoder or prefill stage.
 
     Returns:
         The shorter plan without cache policies, the full name of the stage, and the last action in
@@ -44,6 +44,8 @@ def cut_after(plan: Plan, name: str) -> tuple[Plan, str, Stop | None]:
         UsageError: no such stage, a short name of several, or a cache policy.
     """
     full = _full_name(plan, name)
+    if full in {planned.name for planned in plan.input}:
+        return replace(plan, encoder=(), prefill=(), decode=()), full, None
     places = [place for place, planned in enumerate(plan.prefill) if planned.name == full]
     if not places:
         encoder = _encoder_until(plan, full)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError
@@ -24,6 +25,7 @@ class Recorded(PrefillStage):
         decisions: one for each of `layers`.
     """
 
+    meets_budget: ClassVar[bool] = True  # the stages that decided did
     decisions: tuple[Decision, ...]
 
     def __post_init__(self) -> None:

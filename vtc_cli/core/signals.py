@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.errors import SignalError
-from vtc_cli.core.tokens import Grid
+from vtc_cli.core.layout import Layout
 
 Queries = Literal["after_visual", "last"]
 
@@ -20,7 +20,7 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "vision_cls_attention": "(N,) attention of [CLS] to each visual token, head mean",
     "vision_received_attention": "(N,) attention each token receives, mean of heads, queries",
     "vision_features": "(N, d_vision) states that enter the projector",
-    "vision_keys": "(N, heads x head_dim) keys of a tower layer",
+    "vision_keys": "(N, heads, head_dim) keys of a tower layer",
     "projected_features": "(N, d) visual features at the door of the decoder",
     "frame_relevance": "(F,) likeness of each frame to the text after the visual tokens",
     "text_embeddings": "(T, d) embeddings of the text after the visual tokens",
@@ -30,15 +30,47 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "attention_output": "(N, heads x head_dim) joined heads of the visual tokens, before o_proj",
     "attention_projection": "(N, d) the same after o_proj",
     "hidden": "(N, d) decoder layer output of the visual tokens",
+    "window_attention": "(heads, W, n) attention of the last W prompt rows to cached entries",
+    "received_attention": "(heads, n) attention cached entries received, summed over all queries",
+    "text_keys": "(kv_heads, T, head_dim) keys of the text after the visual tokens",
+    "normed_hidden": "(N, d) hidden states under the norm at the decoder's end",
+    "normed_text": "(T, d) the same of the text after the visual tokens",
+    "attention_rows_ahead": "(heads, Q, N) attention rows of the layer to come, worked out ahead",
 }
+
+# Where the axis of the tokens is not the first, and signals that have none.
+TOKEN_AXIS: Mapping[str, int] = {
+    "attention_rows": 2,
+    "attention_rows_ahead": 2,
+    "keys": 1,
+    "values": 1,
+}
+OF_NO_TOKEN = frozenset({"text_embeddings", "text_keys", "normed_text"})
 
 # Signals that depend on the question. The others are of the visual tokens alone: these stand before
 # the question, and a causal decoder lets them see nothing behind them.
-TEXT_SIGNALS = frozenset({"text_embeddings", "attention_rows", "frame_relevance"})
+TEXT_SIGNALS = frozenset(
+    {
+        "text_embeddings",
+        "attention_rows",
+        "attention_rows_ahead",
+        "text_keys",
+        "normed_text",
+        "frame_relevance",
+        "window_attention",
+        "received_attention",
+    }
+)
 
 # Signals that the engine makes of others: a family that provides those has these too.
 DERIVED_SIGNALS: Mapping[str, frozenset[str]] = {
     "frame_relevance": frozenset({"projected_features", "text_embeddings"}),
+    "window_attention": frozenset({"attention_rows"}),
+    "received_attention": frozenset({"attention_rows"}),
+    "attention_rows_ahead": frozenset({"attention_rows"}),
+    "text_keys": frozenset({"keys"}),
+    "normed_hidden": frozenset({"hidden"}),
+    "normed_text": frozenset({"hidden"}),
 }
 
 
@@ -64,6 +96,9 @@ class Produced:
 
 
 Producer = Callable[..., Produced]
+# Scores the frames of one input by its question: (F,) cosines, with their cost and source. It is
+# asked anew in every pass, so that what it costs is in the times of each.
+FrameScorer = Callable[[], Produced]
 
 
 @dataclass
@@ -75,17 +110,29 @@ class SignalCost:
     names: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class SpanCounts:
+    """What a stage is told of one picture or video of several; see `Signals`."""
+
+    entering_tokens: int | None
+    processed_tokens: tuple[int, ...]
+    budget: LayerBudget | None
+
+
 class Signals:
     """The view that a stage has of the model during one decision.
 
     Attributes:
         layer: decoder or tower layer at whose input the stage acts, -1 after the projector.
         decoder_layers: D.
-        grid: geometry of the original tokens.
+        layout: geometry of the original tokens.
         original_tokens: N0.
         entering_tokens: visual tokens that entered decoder layer 0; None before that is known.
         processed_tokens: visual tokens that each decoder layer before this one has processed.
         budget: the layer average asked for, or None.
+        cache_budget: entries asked for in each layer's cache, or None.
+        prompt_entries: entries that the layer's cache held after the prompt, before any policy;
+            None outside the cache.
         generator: seeded source of randomness on the CPU.
         cost: what was spent so far.
     """
@@ -94,14 +141,17 @@ class Signals:
         self,
         producers: Mapping[str, Producer],
         *,
-        grid: Grid,
+        layout: Layout,
         decoder_layers: int,
         original_tokens: int,
         layer: int = -1,
         entering_tokens: int | None = None,
         processed_tokens: tuple[int, ...] = (),
         budget: LayerBudget | None = None,
+        cache_budget: int | None = None,
+        prompt_entries: int | None = None,
         seed: int = 0,
+        spans: tuple[SpanCounts, ...] = (),
         synchronize: Callable[[], None] = lambda: None,
     ) -> None:
         self._producers = producers
@@ -110,13 +160,47 @@ class Signals:
         self._synchronize = synchronize
         self.layer = layer
         self.decoder_layers = decoder_layers
-        self.grid = grid
+        self.layout = layout
         self.original_tokens = original_tokens
         self.entering_tokens = entering_tokens
         self.processed_tokens = processed_tokens
         self.budget = budget
+        self._spans = spans
+        self._seed = seed
+        self.cache_budget = cache_budget
+        self.prompt_entries = prompt_entries
         self.generator = torch.Generator().manual_seed(seed)
         self.cost = SignalCost()
+
+    def part(self, span: int, rows: Tensor) -> Signals:
+        """The same signals for one picture or video of several, whose tokens are `rows` (n,).
+
+        What is computed is computed once for all of them, and its cost is counted here.
+        """
+        layout, counts = self.layout, self._spans[span]
+        first = sum(layout.frames_of(before) for before in range(span))
+        frames = torch.arange(first, first + layout.frames_of(span), device=rows.device)
+        return Signals(
+            {name: self._part_producer(name, rows, frames) for name in self._producers},
+            layout=layout.part(span),
+            decoder_layers=self.decoder_layers,
+            original_tokens=layout.tokens_of(span),
+            layer=self.layer,
+            entering_tokens=counts.entering_tokens,
+            processed_tokens=counts.processed_tokens,
+            budget=counts.budget,
+            seed=self._seed + span,
+        )
+
+    def _part_producer(self, name: str, rows: Tensor, frames: Tensor) -> Producer:
+        def produce(**arguments: object) -> Produced:
+            whole = self._value(name, **arguments)
+            if name not in OF_NO_TOKEN:
+                index = frames if name == "frame_relevance" else rows
+                whole = whole.index_select(TOKEN_AXIS.get(name, 0), index)
+            return Produced(whole, source=self.source_of(name))
+
+        return produce
 
     def available(self) -> list[str]:
         """Names that can be asked for at this place."""
@@ -135,7 +219,7 @@ class Signals:
         return self._value("vision_features")
 
     def vision_keys(self, layer: int) -> Tensor:
-        """(N, heads x head_dim): keys of tower layer `layer`."""
+        """(N, heads, head_dim): keys of tower layer `layer`."""
         return self._value("vision_keys", layer=layer)
 
     def projected_features(self) -> Tensor:
@@ -158,6 +242,14 @@ class Signals:
         """
         return self._value("attention_rows", queries=queries)
 
+    def attention_rows_ahead(self, queries: Queries) -> Tensor:
+        """(heads, Q, N) float32: as `attention_rows`, of the layer acted at, before it runs.
+
+        The projections and the norm of that layer are applied to what comes in, once more than the
+        model itself does.
+        """
+        return self._value("attention_rows_ahead", queries=queries)
+
     def keys(self) -> Tensor:
         """(kv_heads, N, head_dim): keys of the layer before, after RoPE."""
         return self._value("keys")
@@ -177,6 +269,35 @@ class Signals:
     def hidden(self) -> Tensor:
         """(N, d): output of the layer before."""
         return self._value("hidden")
+
+    def window_attention(self, rows: int) -> Tensor:
+        """(heads, W, n) float32: softmax rows of the last `rows` prompt tokens, W of them there.
+
+        Rows and entries are those of the layer itself. The query heads are those that read the
+        entries; the softmax ran over the whole prompt, so rows of a cut cache do not sum to 1. A
+        policy may ask for no more than its `observed_rows`.
+        """
+        return self._value("window_attention", rows=rows)
+
+    def received_attention(self) -> Tensor:
+        """(heads, n) float32: attention each cached entry received from all queries so far.
+
+        The query heads are those that read the entries. While the answer grows only the signal of a
+        policy that decides at every step goes on counting.
+        """
+        return self._value("received_attention")
+
+    def text_keys(self) -> Tensor:
+        """(kv_heads, T, head_dim): keys, in the layer before, of the text after the tokens."""
+        return self._value("text_keys")
+
+    def normed_hidden(self) -> Tensor:
+        """(N, d): `hidden` under the norm that stands at the decoder's end."""
+        return self._value("normed_hidden")
+
+    def normed_text(self) -> Tensor:
+        """(T, d): the same of the text that follows the visual tokens."""
+        return self._value("normed_text")
 
     def source_of(self, name: str) -> str:
         """What the signal `name`, asked for before, was made of; empty if there is one way only."""

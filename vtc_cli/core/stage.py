@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.tokens import TokenTable
 
-Phase = Literal["encoder", "prefill", "decode"]
+Phase = Literal["input", "encoder", "prefill", "decode"]
 
 
 def parameter(
@@ -69,6 +70,22 @@ class Stage(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InputStage(Stage):
+    """Acts on the picture before the model prepares it, on every frame of a video alike."""
+
+    phase: ClassVar[Phase] = "input"
+
+    @abstractmethod
+    def scale(self, original_tokens: int, budget: LayerBudget | None) -> float:
+        """How much of each side is left of what the model would see; above 0, at most 1.
+
+        Args:
+            original_tokens: N0, visual tokens of the picture as it is.
+            budget: the layer average to be met, or None.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderStage(Stage):
     """Acts on one visual span inside the vision tower or between projector and decoder."""
 
@@ -79,6 +96,15 @@ class EncoderStage(Stage):
         """Tower layer at whose input the stage acts; None means after the projector."""
         layer: int | None = getattr(self, "vision_layer", None)
         return layer
+
+    @property
+    def watched_layers(self) -> tuple[int, ...]:
+        """Tower layers whose attention or keys the stage reads: the fields that count them.
+
+        A stage whose fields name a range of layers overrides this.
+        """
+        named = (item for item in fields(self) if item.metadata.get("layer_of") == "vision")
+        return tuple(getattr(self, item.name) for item in named if item.name != "vision_layer")
 
     @abstractmethod
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
@@ -134,11 +160,23 @@ class DecodeStage(Stage):
 
     Class attributes:
         every_step: False decides once, after the prompt; True also after each generated token.
+        meets_budget: whether the policy follows `signals.cache_budget`: entries that each layer
+            and head goes on holding, text included if the policy `evicts_text`, else visual ones.
     """
 
     phase: ClassVar[Phase] = "decode"
     every_step: ClassVar[bool] = False
     first_layer: int = parameter(0, "first decoder layer the policy touches", layer_of="llm")
+
+    @property
+    def evicts_text(self) -> bool:
+        """Whether text may leave the cache too; without this promise the engine refuses it."""
+        return False
+
+    @property
+    def observed_rows(self) -> int:
+        """Last rows of the prompt whose `window_attention` the policy asks for."""
+        return 0
 
     @abstractmethod
     def decide(self, entries: CacheEntries, signals: Signals) -> Decision | tuple[Decision, ...]:

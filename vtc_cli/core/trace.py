@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from vtc_cli.core.decision import Decision
+from vtc_cli.core.layout import Layout
 from vtc_cli.core.plan import Plan
-from vtc_cli.core.shape import ModelShape
+from vtc_cli.core.shape import ModelShape, TowerInput, TowerPass
 from vtc_cli.core.stage import Phase
-from vtc_cli.core.tokens import Grid
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,12 @@ class StageRecord:
         protected_tokens: visual tokens marked as protected afterwards.
         decision_ms: time of `decide` without its signals.
         signal_ms: time of its signals.
-        signal_flops: operations of its signals.
+        signal_flops: operations of its signals, and those of decisions that `decision` leaves out
+            (of other heads, of other steps).
         signals: names of the signals it asked for.
+        steps: 0 for one decision; for a cache policy that follows decoding the decisions after
+            generated tokens that are joined here: `before` that of the first, `decision` the last
+            one that changed something, costs those of all.
     """
 
     stage: str
@@ -72,6 +76,7 @@ class StageRecord:
     signal_ms: float
     signal_flops: int
     signals: tuple[str, ...]
+    steps: int = 0
 
 
 @dataclass
@@ -81,7 +86,9 @@ class Timings:
     `vision_ms` is tower and projector, `prefill_ms` the decoder over the prompt and `ttft_ms` the
     time from the encoder's start to the first token; signals and decisions are inside these and
     listed once more in `compression_ms`. Where the tokens were given, no tower runs: `vision_ms` is
-    None and `ttft_ms` begins when they enter.
+    None and `ttft_ms` begins when they enter. `policies_ms` is what each of `decode_ms` spent on
+    cache policies that follow decoding, empty without any. Where several answers were decoded
+    together, `total_ms` is None and `decode_ms` empty: a share of a batch is nobody's latency.
     """
 
     vision_ms: float | None = 0.0
@@ -89,7 +96,8 @@ class Timings:
     ttft_ms: float = 0.0
     compression_ms: float = 0.0
     decode_ms: list[float] = field(default_factory=list)
-    total_ms: float = 0.0
+    total_ms: float | None = 0.0
+    policies_ms: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,44 @@ class Given:
     protected_tokens: int
 
 
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A further question about the same pictures, answered on the same cache.
+
+    Attributes:
+        question: what was asked.
+        prompt_tokens: tokens that were read for it.
+        answer_ids: generated token ids.
+        answer: their text.
+        logits: (T, V) float32, those from which each token was chosen.
+        ttft_ms: time from the question to the first token of its answer.
+        decode_ms: time of each further token.
+    """
+
+    question: str
+    prompt_tokens: int
+    answer_ids: list[int]
+    answer: str
+    logits: Tensor
+    ttft_ms: float
+    decode_ms: list[float]
+
+
+@dataclass(frozen=True)
+class Uncompressed:
+    """The prompt that the full model gets, also where an input stage made the pictures smaller.
+
+    Attributes:
+        layout: geometry of its visual tokens.
+        tower_inputs: what the tower would see.
+        prompt_tokens: its length, visual tokens included.
+    """
+
+    layout: Layout
+    tower_inputs: tuple[TowerInput, ...]
+    prompt_tokens: int
+
+
 @dataclass
 class Trace:
     """Everything that happened in one pass over one input.
@@ -112,19 +158,23 @@ class Trace:
     Attributes:
         model: which model ran.
         plan: the stages it ran under.
-        grid: geometry of the original visual tokens.
-        prompt_tokens: length of the uncompressed prompt, visual tokens included.
+        layout: geometry of the visual tokens that the model was given, behind input stages.
+        tower_inputs: what the tower would see of this prompt.
+        prompt_tokens: length of this prompt, visual tokens included.
         text_tokens: text tokens of the prompt.
-        vision_rows: rows that each tower layer processed, [CLS] included.
+        tower: what it did see, empty if it did not run.
         visual_tokens: visual tokens that each decoder layer processed in the prefill.
+        visual_by_span: the same for each picture or video of the prompt.
         sequence_tokens: all tokens that each decoder layer processed in the prefill.
         records: every decision in order.
         kv_entries: mean entries a KV head of each layer after prefill and cache policy.
+        kv_text_entries: those of them that are text.
         kv_bytes: bytes of these entries over all layers.
         final_kv_entries: the same after the last generated token.
         decode_kv_entries: for each decode step, entries read in each layer.
         answer_ids: generated token ids without the prompt.
         answer: text of the answer.
+        turns: further questions on the same cache.
         first_logits: (V,) float32, logits of the first answer token.
         timings: one for each measured pass, the first belongs to the reported decisions.
         peak_bytes: largest memory in use during the pass, None if it could not be measured.
@@ -132,6 +182,7 @@ class Trace:
         captured: matrices asked for by name, empty in an ordinary run: `features` (N, d) of the
             visual tokens at the decoder's door and the `anchor` (N,) of each.
         observed: what an observer kept of each decoder layer, empty without one.
+        before_input: the prompt as it was before input stages, None if none acted.
         given: the tokens that were given in place of the tower's, None in an ordinary run.
         warnings: what the reader must know.
         environment: versions and platform.
@@ -139,30 +190,41 @@ class Trace:
 
     model: ModelFacts
     plan: Plan
-    grid: Grid
+    layout: Layout
+    tower_inputs: tuple[TowerInput, ...] = ()
     prompt_tokens: int = 0
     text_tokens: int = 0
-    vision_rows: list[int] = field(default_factory=list)
+    tower: list[TowerPass] = field(default_factory=list)
     visual_tokens: list[int] = field(default_factory=list)
+    visual_by_span: list[list[int]] = field(default_factory=list)
     sequence_tokens: list[int] = field(default_factory=list)
     records: list[StageRecord] = field(default_factory=list)
     kv_entries: list[float] = field(default_factory=list)
+    kv_text_entries: list[float] = field(default_factory=list)
     kv_bytes: int = 0
     final_kv_entries: list[float] = field(default_factory=list)
     decode_kv_entries: list[list[float]] = field(default_factory=list)
     answer_ids: list[int] = field(default_factory=list)
     answer: str = ""
+    turns: list[Turn] = field(default_factory=list)
     first_logits: Tensor | None = None
     timings: list[Timings] = field(default_factory=list)
     peak_bytes: int | None = None
     memory_kind: str = "rss"
     captured: dict[str, Tensor] = field(default_factory=dict)
     observed: list[Any] = field(default_factory=list)
+    before_input: Uncompressed | None = None
     given: Given | None = None
     warnings: list[str] = field(default_factory=list)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def original_tokens(self) -> int:
-        """Visual tokens before any compression."""
-        return self.grid.tokens
+        """Visual tokens of the prompt that the model was given."""
+        return self.layout.tokens
+
+    @property
+    def uncompressed(self) -> Uncompressed:
+        """The prompt of the full model, with which every saving is compared."""
+        own = Uncompressed(self.layout, self.tower_inputs, self.prompt_tokens)
+        return self.before_input or own

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from vtc_cli.engine.attended import Received
+from vtc_cli.engine.tap import Capture
+
 EMPTY = -1  # logical index of a column that only pads a shorter head
 
 
@@ -23,6 +26,9 @@ class LogicalLayer(DynamicLayer):
         seen: logical tokens that ever passed.
         order: (1, kv_heads, n) int64, logical index of each stored column, -1 for padding.
         ragged: whether some head is padded; known without asking the device at every step.
+        prompt_order: (n,) int64, logical index of each column that the prefill stored.
+        last_rows: attention of the prompt's last rows over these columns, while policies may ask.
+        received: attention that each stored column has received, if a policy asks for it.
     """
 
     def __init__(self) -> None:
@@ -30,6 +36,9 @@ class LogicalLayer(DynamicLayer):
         self.seen = 0
         self.order: Tensor | None = None
         self.ragged = False
+        self.prompt_order = torch.zeros(0, dtype=torch.int64)
+        self.last_rows: Capture | None = None
+        self.received: Received | None = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -40,6 +49,8 @@ class LogicalLayer(DynamicLayer):
         fresh = fresh.expand(batch, heads, count)
         self.order = fresh if self.order is None else torch.cat([self.order, fresh], dim=-1)
         self.seen += count
+        if self.received is not None:
+            self.received.grow(count)
         pair: tuple[Tensor, Tensor] = super().update(key_states, value_states)
         return pair
 
@@ -65,6 +76,7 @@ class LogicalLayer(DynamicLayer):
         """After a pruned prefill: the stored columns are the logical tokens `index` (n,)."""
         self.order = index.expand(1, self.filled().shape[1], -1)
         self.seen = seen
+        self.prompt_order = index
 
     def keep(self, columns: Tensor) -> None:
         """Retain columns (kv_heads, m) of each head, in that order; -1 pads shorter heads."""
@@ -76,6 +88,8 @@ class LogicalLayer(DynamicLayer):
         self.keys = self.key_states.gather(2, wide)
         self.values = self.value_states.gather(2, wide)
         self.order = torch.where(index >= 0, order.gather(2, safe), EMPTY)
+        if self.received is not None:
+            self.received.keep(columns)
 
     def mask(self, queries: int, groups: int, window: int | None = None) -> Tensor | None:
         """(1, heads or 1, queries, n + queries) bool, or None if every column may be seen.

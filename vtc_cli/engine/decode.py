@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from vtc_cli.engine.cache import LogicalLayer
 from vtc_cli.engine.clock import Stopwatch
 from vtc_cli.engine.evict import Evictor
 from vtc_cli.engine.hooks import HookSet
+from vtc_cli.engine.tap import AttentionTap
 from vtc_cli.models.support.base import Adapter
 
 
@@ -48,75 +50,118 @@ class Decoded:
         ids: the answer's token ids.
         logits: for each of them the (V,) float32 logits it was chosen from.
         step_ms: time of each forward after the first token.
+        policies_ms: what each of these spent on cache policies, empty if none follows decoding.
         entries: for each forward the mean entries a head that each layer read.
     """
 
     ids: list[int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
+    policies_ms: list[float] = field(default_factory=list)
     entries: list[list[float]] = field(default_factory=list)
 
 
-def decode(
-    adapter: Adapter,
-    first_logits: Tensor,
-    next_position: Tensor,
-    cache: Any,
-    evictor: Evictor,
-    generation: Generation,
-    *,
-    renumbered: bool,
-    on_token: Callable[[list[int]], None] | None = None,
-) -> Decoded:
-    """Generate from the filled `cache`.
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """Generates from a filled cache, turn after turn.
 
-    Args:
+    Attributes:
         adapter: the model.
-        first_logits: (V,) logits of the first answer token.
-        next_position: (..., 1, 1) position id of that token.
         cache: a logical cache.
         evictor: cache policies.
         generation: how to choose tokens and when to stop.
         renumbered: each layer places the query at its own number of cached entries.
-        on_token: called with all ids so far after each token.
+        on_token: called with all ids of an answer so far after each token.
     """
-    decoded = Decoded()
-    choose = _chooser(generation, adapter.device)
-    stops = frozenset[int]() if generation.forced is not None else adapter.stop_ids()
-    logits = first_logits
-    with HookSet() as hooks:
-        for layer, block in enumerate(adapter.decoder_layers):
-            hooks.before(block, _step_hook(adapter, layer, cache.layers[layer], renumbered))
-        for step in range(generation.tokens):
-            token = choose(logits, step)
-            decoded.ids.append(token)
-            decoded.logits.append(logits.float())
-            if on_token is not None:
-                on_token(decoded.ids)
-            if token in stops or step + 1 == generation.tokens:
-                break
-            watch = Stopwatch(adapter.device)
-            decoded.entries.append([stored.entries for stored in cache.layers])
-            logits = _forward(adapter, token, next_position + step, cache)
-            evictor.after_token()
-            decoded.step_ms.append(watch.total_ms())
-    return decoded
+
+    adapter: Adapter
+    cache: Any
+    evictor: Evictor
+    generation: Generation
+    renumbered: bool
+    on_token: Callable[[list[int]], None] | None = None
+
+    def answer(self, first_logits: Tensor, next_position: Tensor) -> Decoded:
+        """Generate until the model stops or the bound is met.
+
+        Args:
+            first_logits: (V,) logits of the first answer token.
+            next_position: (..., 1, 1) position id of that token.
+        """
+        adapter, generation = self.adapter, self.generation
+        decoded = Decoded()
+        choose = chooser(generation)
+        stops = frozenset[int]() if generation.forced is not None else adapter.stop_ids()
+        logits = first_logits
+        with self._hooks(next_position) as tap:
+            for step in range(generation.tokens):
+                token = choose(logits, step)
+                decoded.ids.append(token)
+                decoded.logits.append(logits.float())
+                if self.on_token is not None:
+                    self.on_token(decoded.ids)
+                if token in stops or step + 1 == generation.tokens:
+                    break
+                logits = self._step(decoded, token, next_position + step, tap)
+        return decoded
+
+    def _step(self, decoded: Decoded, token: int, position: Tensor, tap: AttentionTap) -> Tensor:
+        """One more token through the model and the policies; its (V,) logits."""
+        watch = Stopwatch(self.adapter.device)
+        decoded.entries.append([stored.entries for stored in self.cache.layers])
+        ids = torch.tensor([[token]], device=self.adapter.device)
+        logits = self._forward(ids, position)
+        if self.evictor.follows:
+            watch.lap_ms()
+            self.evictor.after_token(tap)
+            decoded.policies_ms.append(watch.lap_ms())
+        decoded.step_ms.append(watch.total_ms())
+        return logits
+
+    def read(self, input_ids: Tensor, next_position: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the tokens of a further turn (1, T) behind what the cache holds.
+
+        Returns:
+            (V,) logits of the first token of the answer, and the (..., 1, 1) position id of that.
+        """
+        count = torch.arange(input_ids.shape[1], device=input_ids.device)
+        with self._hooks(next_position) as tap:
+            logits = self._forward(input_ids, next_position + count)
+            self.evictor.after_token(tap)
+        return logits, next_position + input_ids.shape[1]
+
+    @contextmanager
+    def _hooks(self, next_position: Tensor) -> Iterator[AttentionTap]:
+        """Masks and positions of each layer's own cache; what policies read of its attention."""
+        adapter = self.adapter
+        rows = next_position.shape[:-1] if self.renumbered else None
+        read = [(adapter.decoder_attention(layer), layer) for layer in self.evictor.reading]
+        attention = adapter.decoder.config._attn_implementation
+        with HookSet() as hooks, AttentionTap(read, attention) as tap:
+            for layer, block in enumerate(adapter.decoder_layers):
+                hooks.before(block, _step_hook(adapter, layer, self.cache.layers[layer], rows))
+            yield tap
+
+    def _forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """(V,) logits behind the last of `input_ids` (1, T)."""
+        output = self.adapter.model(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[0, -1]
+        return logits
 
 
-def _forward(adapter: Adapter, token: int, position_ids: Tensor, cache: Any) -> Tensor:
-    """(V,) logits after one more token."""
-    output = adapter.model(
-        input_ids=torch.tensor([[token]], device=adapter.device),
-        position_ids=position_ids,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    logits: Tensor = output.logits[0, -1]
-    return logits
+def _step_hook(
+    adapter: Adapter, layer: int, stored: LogicalLayer, rows: Sequence[int] | None
+) -> Any:
+    """Give a layer the mask of its own cache and, when renumbered, its own positions.
 
-
-def _step_hook(adapter: Adapter, layer: int, stored: LogicalLayer, renumbered: bool) -> Any:
-    """Give a layer the mask of its own cache and, when renumbered, its own positions."""
+    `rows` are the leading dimensions of renumbered position ids.
+    """
     config = adapter.decoder.config
     groups = config.num_attention_heads // config.num_key_value_heads
     window = adapter.attention_window(layer)
@@ -129,27 +174,37 @@ def _step_hook(adapter: Adapter, layer: int, stored: LogicalLayer, renumbered: b
             lowest = torch.finfo(hidden.dtype).min
             mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, lowest)
         fitted["attention_mask"] = mask
-        if renumbered:
+        if rows is not None:
             start = stored.stored
-            counted = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
-            fitted["position_ids"] = counted
-            fitted["position_embeddings"] = adapter.rotary(hidden, counted, layer)
+            counted = torch.arange(start, start + hidden.shape[1], device=hidden.device)
+            places = counted.expand(*rows, -1)
+            fitted["position_ids"] = adapter.layer_position_ids(places)
+            fitted["position_embeddings"] = adapter.rotary(hidden, places, layer)
         return args, fitted
 
     return hook
 
 
-def _chooser(generation: Generation, device: torch.device) -> Callable[[Tensor, int], int]:
-    """The rule that picks a token from (V,) logits at a step."""
+def chooser(
+    generation: Generation, generator: torch.Generator | None = None
+) -> Callable[[Tensor, int], int]:
+    """The rule that picks a token from (V,) logits at a step.
+
+    Args:
+        generation: how the answer is made.
+        generator: of sampling, None for the one of the device.
+    """
     forced = generation.forced
     if forced is not None:
         return lambda logits, step: forced[step]
     if generation.temperature == 0:
         return lambda logits, step: int(logits.argmax())
-    return _sampler(generation)
+    return _sampler(generation, generator)
 
 
-def _sampler(generation: Generation) -> Callable[[Tensor, int], int]:
+def _sampler(
+    generation: Generation, generator: torch.Generator | None
+) -> Callable[[Tensor, int], int]:
     """Temperature and nucleus sampling with the library's own warpers."""
     from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
@@ -161,6 +216,7 @@ def _sampler(generation: Generation) -> Callable[[Tensor, int], int]:
         scores = logits.float()[None]
         for warper in warpers:
             scores = warper(None, scores)
-        return int(torch.multinomial(scores.softmax(dim=-1), num_samples=1))
+        shares = scores.softmax(dim=-1)
+        return int(torch.multinomial(shares, num_samples=1, generator=generator))
 
     return choose

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 from vtc_cli.core.errors import SignalError, StageError
 from vtc_cli.core.plan import Plan, Planned
-from vtc_cli.core.signals import Produced, Producer
+from vtc_cli.core.shape import TowerPass
+from vtc_cli.core.signals import Produced, Producer, Signals
 from vtc_cli.core.stage import EncoderStage
 from vtc_cli.core.tokens import TokenTable
+from vtc_cli.core.trace import Trace
 from vtc_cli.engine.hooks import HookSet
-from vtc_cli.engine.relevance import own_relevance
+from vtc_cli.engine.relevance import given_relevance, own_relevance
+from vtc_cli.engine.spans import join_records
 from vtc_cli.engine.step import RowMap, Scene, decide
 from vtc_cli.engine.tap import AttentionTap, Capture
-from vtc_cli.models.support.base import Adapter, EncoderOutput, Prompt
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import EncoderOutput, Prompt
 
 TOWER_ATTENTION_SIGNALS = {"vision_cls_attention", "vision_received_attention", "vision_keys"}
 QUERY_BLOCK = 256  # rows of attention computed at once when all queries are averaged
@@ -33,8 +37,29 @@ class Encoded:
 
 
 def encode(adapter: Adapter, prompt: Prompt, plan: Plan, scene: Scene) -> Encoded:
-    """Run tower and projector under the encoder stages of `plan`."""
-    return _Encoder(adapter, prompt, plan, scene).run()
+    """Run tower and projector under the encoder stages of `plan`.
+
+    Stages inside the tower leave each picture its own number of rows, so that several pictures then
+    go through it one by one.
+    """
+    inside = any(planned.stage.tower_layer is not None for planned in plan.encoder)
+    if len(prompt.seen) == 1 or not inside:
+        return _Encoder(adapter, prompt, plan, scene).run()
+    apart = []
+    for span in range(len(prompt.seen)):
+        part, alone = adapter.part(prompt, span), scene.of_span(span)
+        apart.append((_Encoder(adapter, part, plan, alone).run(), alone.trace))
+    return _together(prompt, apart, scene.trace)
+
+
+def _together(prompt: Prompt, apart: Sequence[tuple[Encoded, Trace]], trace: Trace) -> Encoded:
+    """Spans that were encoded one by one as if they had been encoded at once."""
+    parts = [encoded for encoded, _ in apart]
+    table = TokenTable.joined([part.table for part in parts], prompt.layout)
+    trace.tower.extend(tower for _, alone in apart for tower in alone.tower)
+    trace.records.extend(join_records([alone.records for _, alone in apart], prompt.layout))
+    carriers = {kind: c for part in parts for kind, c in part.output.carriers.items()}
+    return Encoded(table, EncoderOutput(table.features, carriers, prompt.kinds, table.added))
 
 
 class _Encoder:
@@ -45,7 +70,9 @@ class _Encoder:
         self._table: TokenTable | None = None
         self._rows = RowMap()
         self._class_tokens = adapter.shape.class_tokens
-        self._entering_projector: Tensor | None = None
+        self._entering_projector: list[Tensor] = []
+        self._before_projector: Tensor | None = None
+        self._tower_rows: list[list[int]] = [[] for _ in adapter.tower_layers]
         self._watched = self._signal_layers()
         wanted = [(adapter.tower_attention(layer), layer) for layer in self._watched]
         self._tap = AttentionTap(wanted, adapter.model.config.vision_config._attn_implementation)
@@ -57,8 +84,20 @@ class _Encoder:
                 hooks.before(block, self._block_hook(layer))
             hooks.before(self._adapter.projector, self._projector_hook)
             output = self._adapter.encode(self._prompt)
+            self._note_tower()
             table = self._projected(output)
         return Encoded(table, output)
+
+    def _note_tower(self) -> None:
+        """What the tower processed: measured where each picture is a row of its batch.
+
+        Towers over one long row of patches have no stages inside them, so sizes tell.
+        """
+        shape = self._adapter.shape
+        for seen in self._prompt.tower:
+            whole = shape.patches_of(seen) + shape.class_tokens
+            rows = [counts[0] if counts else whole for counts in self._tower_rows]
+            self._scene.trace.tower.append(TowerPass(seen, rows))
 
     def _signal_layers(self) -> set[int]:
         """Tower layers whose attention some stage reads."""
@@ -66,7 +105,7 @@ class _Encoder:
             layer
             for planned in self._plan.encoder
             if planned.stage.needs & TOWER_ATTENTION_SIGNALS
-            for layer in _tower_fields(planned)
+            for layer in planned.stage.watched_layers
         }
 
     def _block_hook(self, layer: int) -> Any:
@@ -75,10 +114,10 @@ class _Encoder:
             for planned in self._plan.encoder:
                 if planned.stage.tower_layer == layer:
                     hidden = self._inside(planned, layer, hidden)
-            self._scene.trace.vision_rows.append(int(hidden.shape[1]))
+            if hidden.ndim == 3:
+                self._tower_rows[layer].append(int(hidden.shape[1]))
             if layer in self._watched:
-                patches = int(hidden.shape[0] * (hidden.shape[1] - self._class_tokens))
-                tokens = patches // self._adapter.shape.merged_patches
+                tokens = self._prompt.layout.tokens if self._table is None else len(self._table)
                 self._rows.start(layer, tokens, hidden.device)
             return (hidden, *rest), {k: v for k, v in kwargs.items() if k != "hidden_states"}
 
@@ -86,42 +125,47 @@ class _Encoder:
 
     def _inside(self, planned: Planned[EncoderStage], layer: int, hidden: Tensor) -> Tensor:
         """Apply a stage to the input of tower block `layer`; hidden (1, cls + N, d)."""
-        joined = self._adapter.shape.merged_patches
-        if joined > 1:
+        if self._adapter.shape.between:
             raise StageError(
-                f"{joined} rows of this tower become one visual token",
+                self._adapter.shape.between,
                 where=f"{planned.name} at encoder layer {layer}",
                 allowed="stages behind the projector",
             )
         lead, rows = hidden[:, : self._class_tokens], hidden[0, self._class_tokens :]
         table = self._current(rows)
-        signals = self._scene.signals(self._producers(), layer, None)
+        signals = self._signals(layer)
         decision, self._table = decide(planned, table, signals, self._scene)
         self._rows.select(decision.keep)
         return torch.cat([lead, self._table.features[None]], dim=1)
 
+    def _signals(self, layer: int) -> Signals:
+        return self._scene.signals(self._producers(), layer, None, spans=self._scene.span_counts())
+
     def _projector_hook(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self._entering_projector = args[0].reshape(-1, args[0].shape[-1])
+        self._entering_projector.append(args[0])
 
     def _projected(self, output: EncoderOutput) -> TokenTable:
         """Decide over the projected features with the stages that act behind the projector."""
-        table = self._table = self._current(output.features)
+        table = self._table = replace(self._current(output.features), added=output.added)
+        if any("vision_features" in planned.stage.needs for planned in self._plan.encoder):
+            states = self._entering_projector
+            self._before_projector = self._adapter.projector_rows(states, self._prompt)
         for planned in self._plan.encoder:
             if planned.stage.tower_layer is None:
-                signals = self._scene.signals(self._producers(), -1, None)
+                signals = self._signals(-1)
                 decision, table = decide(planned, table, signals, self._scene)
                 self._table = table
                 self._rows.select(decision.keep)
-                if self._entering_projector is not None:
-                    self._entering_projector = decision.apply(self._entering_projector)
+                if self._before_projector is not None:
+                    self._before_projector = decision.apply(self._before_projector)
         return table
 
     def _current(self, features: Tensor) -> TokenTable:
         """The table with the features of this place."""
         if self._table is None:
-            return TokenTable.from_grid(features, self._prompt.grid)
+            return TokenTable.from_layout(features, self._prompt.layout)
         return self._table.with_features(features)
 
     def _producers(self) -> Mapping[str, Producer]:
@@ -132,15 +176,13 @@ class _Encoder:
             producers["vision_keys"] = self._keys
             if self._class_tokens:
                 producers["vision_cls_attention"] = self._cls_attention
-        if self._entering_projector is not None:
-            producers["vision_features"] = lambda: Produced(self._features_before_projector())
+        if self._before_projector is not None:
+            before = self._before_projector
+            producers["vision_features"] = lambda: Produced(before)
+        if self._entering_projector:
             producers["projected_features"] = lambda: Produced(self._table_features())
             producers["frame_relevance"] = self._frame_relevance
         return producers
-
-    def _features_before_projector(self) -> Tensor:
-        assert self._entering_projector is not None
-        return self._entering_projector
 
     def _table_features(self) -> Tensor:
         assert self._table is not None
@@ -159,7 +201,7 @@ class _Encoder:
 
     def _of_tokens(self, patches: list[Tensor], rows: Tensor) -> Tensor:
         """Values of the patches of each frame (P, ...) as values of the current tokens."""
-        joined = self._adapter.pooled(torch.cat(patches), self._prompt.grid)
+        joined = self._adapter.pooled(torch.cat(patches), self._prompt)
         return joined.index_select(0, rows)
 
     def _cls_attention(self, layer: int) -> Produced:
@@ -178,7 +220,7 @@ class _Encoder:
     def _keys(self, layer: int) -> Produced:
         captures, rows = self._capture(layer)
         lead = self._class_tokens
-        patches = [capture.key[:, lead:].transpose(0, 1).flatten(1) for capture in captures]
+        patches = [capture.key[:, lead:].transpose(0, 1) for capture in captures]
         return Produced(self._of_tokens(patches, rows))
 
     def _text_embeddings(self) -> Produced:
@@ -190,8 +232,15 @@ class _Encoder:
 
     def _frame_relevance(self) -> Produced:
         assert self._table is not None
-        table, frames = self._table, self._prompt.grid.frames
-        return own_relevance(table.features, table.frame, frames, self._text())
+        table, layout = self._table, self._prompt.layout
+        if self._prompt.frame_scorers:
+            scorers, device = self._prompt.frame_scorers, table.features.device
+            return given_relevance(
+                scorers, list(map(layout.frames_of, range(layout.spans))), device
+            )
+        first = torch.tensor([0, *map(layout.frames_of, range(layout.spans))]).cumsum(0)
+        frame = table.frame + first.to(table.span.device)[table.span]
+        return own_relevance(table.features, frame, layout.frames, self._text())
 
 
 def _received(capture: Capture) -> Tensor:
@@ -202,15 +251,6 @@ def _received(capture: Capture) -> Tensor:
         block = torch.arange(start, min(start + QUERY_BLOCK, total), device=received.device)
         received += capture.rows(block).sum(dim=(0, 1))
     return received / (capture.query.shape[0] * total)
-
-
-def _tower_fields(planned: Planned[EncoderStage]) -> list[int]:
-    """Values of the fields that are tower layers and say where to look, not where to act."""
-    return [
-        getattr(planned.stage, item.name)
-        for item in fields(planned.stage)
-        if item.metadata.get("layer_of") == "vision" and item.name != "vision_layer"
-    ]
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from vtc_cli.core.observe import LayerView, Observer
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.signals import Produced, Producer, Queries
 from vtc_cli.core.stage import PrefillStage
+from vtc_cli.engine.ahead import attention_ahead
+from vtc_cli.engine.attended import Received, Watch, last_rows, watches
+from vtc_cli.engine.clock import synchronize
 from vtc_cli.engine.encode import Encoded
 from vtc_cli.engine.hooks import HookSet
 from vtc_cli.engine.sequence import Entry, Sequence
@@ -28,6 +32,7 @@ DECODER_CAPTURE_SIGNALS = {
     "attention_output",
     "attention_projection",
     "keys",
+    "text_keys",
     "values",
 }
 
@@ -117,12 +122,17 @@ class _Prefill:
         self._fits: dict[int, tuple[Any, Any]] = {}  # arguments that layers share, whole and cut
         self._renumbered = plan.positions == "renumbered"
         self._watched = self._signal_layers()
-        wanted = [(adapter.decoder_attention(layer), layer) for layer in self._watched]
-        self._tap = AttentionTap(wanted, adapter.decoder.config._attn_implementation)
+        self._tap = self._tap_of(self._watched)
 
     def run(self, encoded: Encoded, cache: Any) -> tuple[Tensor, list[Sequence]]:
         """Run the model once over the prompt."""
-        output = self._forward(encoded, cache)
+        asked = watches(self._plan, len(self._adapter.decoder_layers))
+        self._tap = self._tap_of(self._watched | set(asked))
+        with HookSet() as hooks:
+            for layer, watch in asked.items():
+                hook = self._watching_hook(cache.layers[layer], layer, watch)
+                hooks.after(self._adapter.decoder_layers[layer], hook)
+            output = self._forward(encoded, cache)
         for stored, sequence in zip(cache.layers, self._layers, strict=True):
             stored.relabel(sequence.entry, len(self._entry.sequence))
         return output.logits[0, -1], self._layers
@@ -137,10 +147,17 @@ class _Prefill:
                 self._forward(encoded, cache)
         return self._now
 
+    def _tap_of(self, layers: set[int]) -> AttentionTap:
+        wanted = [(self._adapter.decoder_attention(layer), layer) for layer in sorted(layers)]
+        return AttentionTap(wanted, self._adapter.decoder.config._attn_implementation)
+
     def _forward(self, encoded: Encoded, cache: Any) -> Any:
+        table = encoded.table
         with HookSet() as hooks, self._tap:
             for layer, block in enumerate(self._adapter.decoder_layers):
                 hooks.before(block, self._hook(layer))
+                if layer < len(encoded.table.added):
+                    hooks.after(block, self._adding_hook(layer))
                 if self._observer is not None:
                     hooks.after(block, self._observing_hook(self._observer, layer))
             return self._adapter.model(
@@ -149,7 +166,7 @@ class _Prefill:
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
-                **self._adapter.prefill_arguments(encoded.output, encoded.table.features),
+                **self._adapter.prefill_arguments(encoded.output, table.features, table.span),
                 **self._adapter.sequence_arguments(self._entry.input_ids),
             )
 
@@ -173,7 +190,7 @@ class _Prefill:
             hidden = args[0]
             for place, planned in enumerate(self._plan.prefill):
                 if layer in planned.stage.layers and self._acts(layer, place):
-                    hidden = self._shrink(planned, layer, hidden)
+                    hidden = self._shrink(planned, layer, hidden, kwargs)
             self._tap.release(layer - 1)
             if self._stop is not None and layer == self._stop.layer:
                 raise _DecidedError
@@ -189,11 +206,31 @@ class _Prefill:
         stop = self._stop
         return stop is None or layer < stop.layer or place <= stop.place
 
+    def _adding_hook(self, layer: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            visual, rows = self._now.visual, self._now.table.added[layer]
+            output[0, visual] = output[0, visual] + rows.to(output.dtype)
+
+        return hook
+
     def _observing_hook(self, observer: Observer, layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
             view = self._view(observer, layer, hidden)
             self._scene.trace.observed.append(observer.reduce(view))
+
+        return hook
+
+    def _watching_hook(self, stored: Any, layer: int, watch: Watch) -> Any:
+        """Keep what cache policies will ask about the attention of a layer."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            capture = self._tap.captures[layer]
+            if watch.rows:
+                stored.last_rows = last_rows(capture, watch.rows)
+            if watch.sums:
+                stored.received = Received(lambda: synchronize(self._scene.device))
+                stored.received.start(capture)
 
         return hook
 
@@ -214,17 +251,22 @@ class _Prefill:
             attention=attention,
         )
 
-    def _shrink(self, planned: Planned[PrefillStage], layer: int, hidden: Tensor) -> Tensor:
+    def _shrink(
+        self, planned: Planned[PrefillStage], layer: int, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> Tensor:
         """Let one stage decide at the input of `layer`; hidden (1, n, d)."""
         table = self._now.table.with_features(hidden[0, self._now.visual])
         if len(table) == 0:
             return hidden
         entering = len(self._entry.sequence.table)
         processed = tuple(len(sequence.table) for sequence in self._layers)
-        signals = self._scene.signals(self._producers(layer), layer, entering, processed)
+        tables = [sequence.table for sequence in self._layers]
+        spans = self._scene.span_counts(self._entry.sequence.table, tables)
+        producers = self._producers(layer) | self._ahead(layer, hidden, kwargs)
+        signals = self._scene.signals(producers, layer, entering, processed, spans)
         decision, table = decide(planned, table, signals, self._scene)
         if decision.is_identity:
-            self._now = Sequence(self._now.entry, self._now.visual, table)
+            self._now = replace(self._now, table=table)
             return hidden
         return self._cut(hidden, decision, table)
 
@@ -246,7 +288,7 @@ class _Prefill:
         whole, mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
         fitted["position_embeddings"] = self._once(whole, lambda: self._rotary(hidden, layer))
         if kwargs.get("position_ids") is not None:
-            fitted["position_ids"] = self._positions()
+            fitted["position_ids"] = self._adapter.layer_position_ids(self._positions())
         if mask is not None:
             fitted["attention_mask"] = self._once(mask, lambda: cut_mask(mask, self._now.entry))
         return fitted
@@ -268,14 +310,13 @@ class _Prefill:
         """Rotary embeddings of the tokens that are left."""
         return self._adapter.rotary(hidden, self._positions(), layer)
 
-    def _producers(self, layer: int) -> Mapping[str, Producer]:
+    def _producers(self, layer: int) -> dict[str, Producer]:
         """Signals of the layer before, for the tokens as they stand now."""
         producers: dict[str, Producer] = {
-            "hidden": lambda: Produced(self._now.table.features),
             "text_embeddings": self._text_embeddings,
         }
         capture = self._tap.captures.get(layer - 1)
-        if capture is not None:
+        if capture is not None and layer - 1 in self._watched:
             rows = self._rows.rows(layer - 1)
             visual = rows[self._now.visual]
             producers["attention_rows"] = lambda queries: self._attention_rows(
@@ -285,10 +326,34 @@ class _Prefill:
             producers["attention_output"] = lambda: Produced(output)
             producers["attention_projection"] = lambda: self._projection(output, layer - 1)
             producers["keys"] = lambda: Produced(capture.key.index_select(1, visual))
+            text = rows[self._now.queries_after_visual()]
+            producers["text_keys"] = lambda: Produced(capture.key.index_select(1, text))
             producers["values"] = lambda: Produced(capture.value.index_select(1, visual))
         return producers
 
+    def _ahead(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Producer]:
+        """Signals made of what stands at the input of `layer`; hidden (1, n, d)."""
+
+        def attention(queries: Queries) -> Produced:
+            fitted = self._fitted(layer, hidden, kwargs)
+            capture, flops = attention_ahead(self._adapter, layer, hidden, fitted)
+            rows = torch.arange(len(self._now), device=hidden.device)
+            produced = self._attention_rows(capture, rows, queries)
+            return Produced(produced.value, produced.flops + flops)
+
+        def normed(places: Tensor) -> Produced:
+            states = hidden[0].index_select(0, places)
+            return Produced(self._adapter.decoder.norm(states), 4 * states.numel())
+
+        return {
+            "hidden": lambda: Produced(hidden[0].index_select(0, self._now.visual)),
+            "attention_rows_ahead": attention,
+            "normed_hidden": lambda: normed(self._now.visual),
+            "normed_text": lambda: normed(self._now.queries_after_visual()),
+        }
+
     def _attention_rows(self, capture: Capture, rows: Tensor, queries: Queries) -> Produced:
+        """Rows of the text in `capture`, whose row numbers of the current tokens are `rows`."""
         places = self._now.queries_after_visual()
         if queries == "last":
             places = places[-1:]

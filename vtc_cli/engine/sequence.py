@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.models.support.base import Prompt
+from vtc_cli.models.support.prompt import Prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +21,13 @@ class Sequence:
             layer 0.
         visual: (N,) int64, places in this sequence of the visual tokens, in table order.
         table: the visual tokens.
+        behind: logical index of the first token behind the place of the last original visual token.
     """
 
     entry: Tensor
     visual: Tensor
     table: TokenTable
+    behind: int
 
     def __len__(self) -> int:
         return int(self.entry.shape[0])
@@ -48,9 +50,8 @@ class Sequence:
         return replace(self, entry=self.entry[local], visual=place[slots], table=table), local
 
     def queries_after_visual(self) -> Tensor:
-        """(T,) places of the text after the last visual token."""
-        last = int(self.visual.max()) if len(self.table) else -1
-        return torch.arange(last + 1, len(self), device=self.entry.device)
+        """(T,) places of the text behind all visual tokens, those that left included."""
+        return (self.entry >= self.behind).nonzero()[:, 0]
 
     def is_visual(self) -> Tensor:
         """(n,) bool."""
@@ -99,6 +100,9 @@ def enter(prompt: Prompt, table: TokenTable, *, renumbered: bool) -> Entry:
         following = torch.full_like(following, source.shape[0])
     place = stays.cumsum(0) - 1
     sequence = Sequence(
-        entry=torch.arange(source.shape[0], device=kept.device), visual=place[slots], table=table
+        entry=torch.arange(source.shape[0], device=kept.device),
+        visual=place[slots],
+        table=table,
+        behind=int(stays[: int(prompt.visual_index.max()) + 1].sum()),
     )
     return Entry(prompt.input_ids[:, source], positions, following, sequence)

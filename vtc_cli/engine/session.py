@@ -18,15 +18,19 @@ from vtc_cli.core.observe import Observer
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import Given, ModelFacts, Timings, Trace
+from vtc_cli.engine.batch_decode import decode_together, entries_after
 from vtc_cli.engine.cache import logical_cache
 from vtc_cli.engine.clock import PeakMemory, Stopwatch
-from vtc_cli.engine.decode import Decoded, Generation, decode
+from vtc_cli.engine.decode import Decoded, Decoder, Generation
 from vtc_cli.engine.encode import Encoded, encode
 from vtc_cli.engine.evict import Evictor
 from vtc_cli.engine.prefill import prefill, prefill_until_decided
+from vtc_cli.engine.reading import PromptRead, random_state
 from vtc_cli.engine.sequence import Sequence, enter
 from vtc_cli.engine.step import Scene
-from vtc_cli.models.support.base import Adapter, Prompt
+from vtc_cli.engine.turns import further_turns
+from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.prompt import Prompt
 
 OnToken = Callable[[list[int]], None]
 
@@ -44,6 +48,9 @@ class Request:
         tokens: visual tokens that enter the decoder in place of the tower's, for instance from a
             file; the encoder stages of `plan` are then taken as done.
         on_token: called with all ids so far after each token.
+        turns: further questions, each answered on the cache that the turns before left.
+        memory: measure the peak; on a CPU it is the growth of the whole process, and giving freed
+            memory back before each pass costs time.
     """
 
     prompt: Prompt
@@ -53,11 +60,14 @@ class Request:
     observer: Observer | None = None
     tokens: TokenTable | None = None
     on_token: OnToken | None = None
+    turns: tuple[str, ...] = ()
+    memory: bool = True
 
     def again(self, answer_ids: list[int]) -> Request:
         """The same pass with a known answer and nothing to show or keep, for timing."""
         forced = replace(self.generation, forced=tuple(answer_ids))
-        return replace(self, generation=forced, capture=False, observer=None, on_token=None)
+        bare = replace(self, capture=False, observer=None, on_token=None, turns=())
+        return replace(bare, generation=forced)
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,8 @@ class Session:
         capture: bool = False,
         observer: Observer | None = None,
         tokens: TokenTable | None = None,
+        turns: tuple[str, ...] = (),
+        memory: bool = True,
     ) -> Trace:
         """Answer `prompt` under `plan`; see `Request` for the options.
 
@@ -87,7 +99,9 @@ class Session:
         Raises:
             MemoryExhaustedError: the device has no memory left.
         """
-        request = Request(prompt, plan, generation, capture, observer, tokens, on_token)
+        request = Request(
+            prompt, plan, generation, capture, observer, tokens, on_token, turns, memory
+        )
         trace = self._measured(request)
         if repeats > 1:
             again = request.again(trace.answer_ids)
@@ -146,7 +160,9 @@ class Session:
         return trace, torch.stack(decoded.logits)
 
     def _measured(self, request: Request) -> Trace:
-        """One pass with its peak memory."""
+        """One pass with its peak memory, if that is asked for."""
+        if not request.memory:
+            return self._pass(request)[0]
         with PeakMemory(self.adapter.device) as memory:
             trace, _ = self._pass(request)
         trace.peak_bytes, trace.memory_kind = memory.peak_bytes, memory.kind
@@ -154,21 +170,78 @@ class Session:
 
     def _pass(self, request: Request) -> tuple[Trace, Decoded]:
         """Encode, prefill and decode once."""
-        trace = self._empty_trace(request.prompt, request.plan)
-        trace.given = None if request.tokens is None else _given(request.tokens)
-        scene = self._scene(trace, request.prompt, request.generation.seed)
+        scene = self._begin(request)
+        trace = scene.trace
         with _memory_errors(), torch.inference_mode(), _seeded(request.generation.seed):
             decoded = self._flow(request, scene)
         trace.answer_ids = list(decoded.ids)
         trace.answer = self.adapter.text(decoded.ids)
         trace.decode_kv_entries = decoded.entries
         trace.timings[0].decode_ms = decoded.step_ms
+        trace.timings[0].policies_ms = decoded.policies_ms
         return trace, decoded
+
+    def read_prompt(self, request: Request) -> PromptRead:
+        """Everything before the first answer token; several of these can be decoded together.
+
+        Raises:
+            MemoryExhaustedError: the device has no memory left.
+        """
+        scene = self._begin(request)
+        with _memory_errors(), torch.inference_mode(), _seeded(request.generation.seed):
+            read = self._read(request, scene)
+            read.random_state = random_state(self.adapter.device)
+        return read
+
+    def answer_together(self, reads: list[PromptRead]) -> list[Trace]:
+        """Make the answers of prompts that were read, in one batch; see `alone_because`.
+
+        The traces have no time of decode or of the whole and no peak of memory: a share of a batch
+        is nobody's latency.
+
+        Raises:
+            MemoryExhaustedError: the device has no memory left.
+        """
+        with _memory_errors():
+            answers = decode_together(self.adapter, reads)
+        for read, decoded in zip(reads, answers, strict=True):
+            trace = read.trace
+            trace.answer_ids = list(decoded.ids)
+            trace.answer = self.adapter.text(decoded.ids)
+            trace.decode_kv_entries = decoded.entries
+            trace.final_kv_entries = entries_after(read, len(decoded.entries))
+            trace.timings[0].total_ms = None
+        return [read.trace for read in reads]
+
+    def _begin(self, request: Request) -> Scene:
+        """An empty trace and what the decisions of its pass share."""
+        trace = self._empty_trace(request.prompt, request.plan)
+        trace.given = None if request.tokens is None else _given(request.tokens)
+        return self._scene(trace, request.prompt, request.generation.seed)
 
     def _flow(self, request: Request, scene: Scene) -> Decoded:
         """The way of the data, with a clock at each station."""
+        read = self._read(request, scene)
+        decoder = Decoder(
+            self.adapter,
+            read.cache,
+            read.evictor,
+            request.generation,
+            request.plan.positions == "renumbered",
+            request.on_token,
+        )
+        decoded = decoder.answer(read.first, read.next_position)
+        timing, trace = read.timing, scene.trace
+        timing.total_ms = read.watch.total_ms()
+        timing.compression_ms = _compression_ms(trace)
+        trace.final_kv_entries = [stored.entries for stored in read.cache.layers]
+        if request.turns:
+            trace.turns = further_turns(decoder, decoded, read.next_position, request.turns)
+        return decoded
+
+    def _read(self, request: Request, scene: Scene) -> PromptRead:
+        """Encode, prefill and let the cache policies decide once."""
         trace, adapter, plan = scene.trace, self.adapter, request.plan
-        renumbered = plan.positions == "renumbered"
         cache = logical_cache(scene.decoder_layers)
         watch = Stopwatch(adapter.device)
         encoded = self._encoded(request, scene)
@@ -182,35 +255,24 @@ class Session:
         evictor = Evictor(plan, scene, cache, entry.sequence, layers[-1])
         evictor.after_prompt()
         _note_lengths(trace, layers, cache)
-        decoded = decode(
-            adapter,
-            first,
-            entry.next_position,
-            cache,
-            evictor,
-            request.generation,
-            renumbered=renumbered,
-            on_token=request.on_token,
-        )
-        timing.total_ms = watch.total_ms()
-        timing.compression_ms = sum(r.decision_ms + r.signal_ms for r in trace.records)
-        trace.final_kv_entries = [stored.entries for stored in cache.layers]
+        timing.compression_ms = _compression_ms(trace)
         trace.timings.append(timing)
         if request.capture:
             trace.captured = _features(encoded.table)
-        return decoded
+        return PromptRead(request, trace, first, entry.next_position, cache, evictor, timing, watch)
 
     def _encoded(self, request: Request, scene: Scene) -> Encoded:
         """What enters the decoder: the tower's tokens, or those of the request."""
         if request.tokens is None:
             return encode(self.adapter, request.prompt, request.plan, scene)
-        return Encoded(request.tokens, self.adapter.carry(request.tokens.features))
+        kinds = request.prompt.kinds
+        return Encoded(request.tokens, self.adapter.carry(request.tokens.features, kinds))
 
     def _scene(self, trace: Trace, prompt: Prompt, seed: int) -> Scene:
         """What the decisions of one pass share."""
         return Scene(
             trace=trace,
-            grid=prompt.grid,
+            layout=prompt.layout,
             decoder_layers=len(self.adapter.decoder_layers),
             budget=trace.plan.budget,
             seed=seed,
@@ -222,7 +284,8 @@ class Session:
         return Trace(
             model=self.facts,
             plan=plan,
-            grid=prompt.grid,
+            layout=prompt.layout,
+            tower_inputs=prompt.tower,
             prompt_tokens=prompt.prompt_tokens,
             text_tokens=prompt.prompt_tokens - visual,
             warnings=[*prompt.warnings, *plan.warnings],
@@ -271,6 +334,10 @@ def _counts_anew(plan: Plan, prompt: Prompt) -> bool:
     return plan.positions == "renumbered" or (plan.positions == "entered" and plain)
 
 
+def _compression_ms(trace: Trace) -> float:
+    return sum(record.decision_ms + record.signal_ms for record in trace.records)
+
+
 def _given(table: TokenTable) -> Given:
     return Given(len(table), int(table.protected.sum()))
 
@@ -283,6 +350,10 @@ def _features(table: TokenTable) -> dict[str, Tensor]:
 def _note_lengths(trace: Trace, layers: list[Sequence], cache: Any) -> None:
     """What each layer processed and what its cache holds after the policies."""
     trace.visual_tokens = [len(sequence.table) for sequence in layers]
+    held = [sequence.table.span for sequence in layers]
+    trace.visual_by_span = [
+        [int((span == number).sum()) for span in held] for number in range(trace.layout.spans)
+    ]
     trace.sequence_tokens = [len(sequence) for sequence in layers]
     trace.kv_entries = [stored.entries for stored in cache.layers]
     trace.kv_bytes = sum(stored.bytes for stored in cache.layers)

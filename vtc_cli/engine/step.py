@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -13,12 +13,14 @@ from torch import Tensor
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError, VtcError
+from vtc_cli.core.layout import Layout
 from vtc_cli.core.plan import Planned
-from vtc_cli.core.signals import Producer, Signals
+from vtc_cli.core.signals import Producer, Signals, SpanCounts
 from vtc_cli.core.stage import EncoderStage, PrefillStage
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.engine.clock import synchronize
+from vtc_cli.engine.spans import decide_by_span
 
 ResultT = TypeVar("ResultT")
 
@@ -28,7 +30,7 @@ class Scene:
     """What every signal view of one pass has in common."""
 
     trace: Trace
-    grid: Grid
+    layout: Layout
     decoder_layers: int
     budget: LayerBudget | None
     seed: int
@@ -40,19 +42,56 @@ class Scene:
         layer: int,
         entering_tokens: int | None,
         processed_tokens: tuple[int, ...] = (),
+        spans: tuple[SpanCounts, ...] = (),
+        prompt_entries: int | None = None,
     ) -> Signals:
         """A fresh view for one decision at `layer`."""
         return Signals(
             producers,
-            grid=self.grid,
+            layout=self.layout,
             decoder_layers=self.decoder_layers,
-            original_tokens=self.grid.tokens,
+            original_tokens=self.layout.tokens,
             layer=layer,
             entering_tokens=entering_tokens,
             processed_tokens=processed_tokens,
             budget=self.budget,
+            cache_budget=self.trace.plan.cache_budget,
+            prompt_entries=prompt_entries,
             seed=self.seed,
+            spans=spans,
             synchronize=lambda: synchronize(self.device),
+        )
+
+    def of_span(self, span: int) -> Scene:
+        """The same for one picture or video alone, with a trace of its own."""
+        plan, layout = self.trace.plan, self.layout.part(span)
+        trace = replace(self.trace, layout=layout, tower=[], records=[])
+        budget = plan.budget_of(span, self.layout)
+        return replace(self, trace=trace, layout=layout, budget=budget, seed=self.seed + span)
+
+    def span_counts(
+        self, entering: TokenTable | None = None, processed: Sequence[TokenTable] = ()
+    ) -> tuple[SpanCounts, ...]:
+        """What each of several pictures and videos counts alone; empty for a single one.
+
+        Args:
+            entering: tokens that entered decoder layer 0, None before that is known.
+            processed: tokens of each decoder layer so far.
+        """
+        layout = self.layout
+        if layout.spans == 1:
+            return ()
+        held = [torch.bincount(t.span, minlength=layout.spans).tolist() for t in processed]
+        entered = None
+        if entering is not None:
+            entered = torch.bincount(entering.span, minlength=layout.spans).tolist()
+        return tuple(
+            SpanCounts(
+                None if entered is None else entered[span],
+                tuple(counts[span] for counts in held),
+                self.trace.plan.budget_of(span, layout),
+            )
+            for span in range(layout.spans)
         )
 
 
@@ -71,7 +110,9 @@ def decide(
     where = f"{planned.name} at {planned.stage.phase} layer {signals.layer}"
     if not bool(torch.isfinite(tokens.features).all()):
         raise StageError("features with NaN or infinity", where=where, hint="try --dtype float32")
-    decision, elapsed_ms = timed(lambda: planned.stage.decide(tokens, signals), scene, where)
+    decision, elapsed_ms = timed(
+        lambda: decide_by_span(planned.stage, tokens, signals), scene, where
+    )
     try:
         after = tokens.apply(decision)
     except StageError as error:

@@ -7,7 +7,7 @@ attention map is ever made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -69,6 +69,35 @@ def _masked(scores: Tensor, mask: Tensor) -> Tensor:
     return scores + mask.float()
 
 
+def captured(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    options: Mapping[str, Any],
+    row: int,
+    output: Tensor,
+) -> Capture:
+    """What one attention call saw of row `row` of its batch.
+
+    Args:
+        module: the attention module.
+        query: (heads, Q, head_dim) of the row, like `key` and `value`.
+        key: of the row.
+        value: of the row.
+        mask: of the whole batch, as it was handed to the attention.
+        options: further arguments of the call.
+        row: which row of the batch.
+        output: (Q, heads x head_dim) of the row.
+    """
+    causal = bool(getattr(module, "is_causal", False))
+    scaling = float(options.get("scaling") or query.shape[-1] ** -0.5)
+    seen = mask if mask is not None and mask.ndim == 4 else None  # 2-D is padding
+    own = None if seen is None else seen[min(row, seen.shape[0] - 1)]
+    return Capture(query, key, value, output, scaling, causal, own)
+
+
 class AttentionTap:
     """While entered, keeps what the modules in `modules` hand to their attention function.
 
@@ -81,7 +110,7 @@ class AttentionTap:
         self._layer_of = dict(modules)
         self._name = implementation
         self.captures: dict[int, Capture] = {}  # by layer; of a batch the first row
-        self.batches: dict[int, list[Capture]] = {}  # every row: a tower's frames
+        self.batches: dict[int, list[Capture]] = {}  # every row of every call: a tower's frames
 
     def __enter__(self) -> AttentionTap:
         if self._layer_of:
@@ -130,20 +159,10 @@ class AttentionTap:
         result = self._base(module, query, key, value, mask, **options)
         layer = self._layer_of.get(module)
         if layer is not None:
-            causal = bool(getattr(module, "is_causal", False))
-            scaling = float(options.get("scaling") or query.shape[-1] ** -0.5)
-            seen = mask if mask is not None and mask.ndim == 4 else None  # 2-D is padding
-            self.batches[layer] = [
-                Capture(
-                    query[row],
-                    key[row],
-                    value[row],
-                    result[0][row].flatten(1),
-                    scaling,
-                    causal,
-                    None if seen is None else seen[min(row, seen.shape[0] - 1)],
-                )
-                for row in range(query.shape[0])
+            rows = [
+                captured(module, query[row], key[row], value[row], mask, options, row, output)
+                for row, output in enumerate(result[0].flatten(2))
             ]
-            self.captures[layer] = self.batches[layer][0]
+            self.captures[layer] = rows[0]
+            self.batches.setdefault(layer, []).extend(rows)
         return result

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.media.frame_options import CONVERT
 from vtc_cli.media.job import Job
 from vtc_cli.media.size import too_many_frames
 
@@ -37,7 +38,7 @@ START = (
 PIPE_BYTES = 1 << 20
 WATCH_S = 0.05
 SILENCE_S = 20.0  # decord is given up after so long without a frame, for PyAV can take over
-CONVERT = "convert the video anew, for instance to MP4 with H.264"
+SHORT_OF_MEMORY = "free some memory, or take fewer frames"
 
 
 class ReaderFailedError(Exception):
@@ -138,21 +139,25 @@ class _Child:
         ((name, values),) = json.loads(line).items()
         return str(name), values
 
-    def death(self) -> Exception:
+    def death(self) -> BaseException:
         """Why no more comes."""
         assert self._process is not None
-        code = self._process.wait()
-        if self._late == "time" or (self._late is None and _ending(code) == "SIGALRM"):
+        ending = _ending(self._process.wait())
+        if ending == "SIGINT":  # Ctrl-C is for the whole group, and the child was first
+            return KeyboardInterrupt()
+        if self._late == "time" or (self._late is None and ending == "SIGALRM"):
             return _too_slow(self.job)
         if self._late == "silence":
             found = f"gave nothing for {SILENCE_S:g} s"
         else:
-            found = f"died ({_ending(code)})"
+            found = f"died ({ending})"
         self._errors.seek(0)
         words = self._errors.read().decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(words) if line.strip()), "")
         found = f"the decoder {found}" + (f": {last[:300]}" if last else "")
-        return self.failure(MediaError(found, allowed="a sound file", hint=CONVERT))
+        killed = ending == "SIGKILL" and self._late is None
+        hint = SHORT_OF_MEMORY if killed else CONVERT
+        return self.failure(MediaError(found, allowed="a sound file, and memory", hint=hint))
 
     def failure(self, fault: MediaError) -> ReaderFailedError:
         """A fault of the present reader."""
@@ -264,10 +269,11 @@ class _Received:
 
 
 def _too_slow(job: Job) -> MediaError:
+    other = "--reader pyav, which jumps; " if job.reader == "decord" else ""
     return MediaError(
         f"not decoded after {job.options.time_limit:g} s",
         allowed="as much wall time for reading",
-        hint="take fewer frames or a shorter span, or raise the time limit",
+        hint=f"{other}take fewer frames, or raise --time-limit",
     )
 
 

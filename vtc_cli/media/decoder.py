@@ -11,8 +11,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.media.frame_options import CONVERT
 from vtc_cli.media.sampling import TOLERANCE_S
-from vtc_cli.media.video_file import CONVERT, VideoFile
+from vtc_cli.media.video_file import VideoFile
 
 
 class Timed(NamedTuple):

@@ -7,6 +7,7 @@ are bounded by the system itself, even if the process that wanted the frames is 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vtc_cli.core.errors import MediaError
-from vtc_cli.media.frame_options import FrameOptions
+from vtc_cli.media.frame_options import CONVERT, FrameOptions
 from vtc_cli.media.job import Job
 from vtc_cli.media.sampling import (
     Frame,
@@ -36,6 +37,8 @@ MOST_THREADS = 4
 MOST_WRITTEN_BYTES = 1 << 20  # to files: what libraries write on stderr, nothing else
 GRACE_S = 5  # longer than the process that waits; it kills first if it still lives
 MOST_CHARACTERS = 200
+DIGITS = 6  # of seconds; clocks of containers are no finer, and products of floats are untidy
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 DOUBT = 2  # how far the claimed frame rate may be off before frames are refused for it
 
 
@@ -48,12 +51,12 @@ def main(values: dict[str, Any]) -> None:
         _carry_out(job, out)
     except MediaError as error:
         _send(out, "fault", **_parts(error), final=True)
-    except MemoryError:
-        _send(out, "fault", **_parts(_out_of_memory(job)), final=True)
+    except MemoryError:  # another reader may need less
+        _send(out, "fault", **_parts(_out_of_memory(job)), final=False)
     except BrokenPipeError:
         os._exit(1)
     except Exception as error:  # whatever a decoder raises over a broken file
-        _send(out, "fault", found=f"cannot be decoded: {_short(error)}", final=False)
+        _send(out, "fault", **_parts(_undecodable(job, error)), final=False)
     with suppress(BrokenPipeError):
         out.flush()
     os._exit(0)  # decord may hang when it lets go of a file
@@ -78,6 +81,8 @@ def _bound(job: Job) -> None:
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a quiet end on Ctrl-C
         signal.alarm(math.ceil(job.seconds) + GRACE_S)
+    with suppress(OSError, AttributeError, TypeError):  # Linux only
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
 def _carry_out(job: Job, out: BinaryIO) -> None:
@@ -90,7 +95,7 @@ def _carry_out(job: Job, out: BinaryIO) -> None:
     count = 0
     for frame in _wanted(options, look, reader, span):
         pixels = np.ascontiguousarray(frame.pixels)
-        _send(out, "frame", seconds=frame.seconds)
+        _send(out, "frame", seconds=round(frame.seconds, DIGITS))
         out.write(pixels.data)
         count += 1
     if asked is not None and count < asked:
@@ -118,7 +123,8 @@ def _readers(job: Job, out: BinaryIO) -> tuple[Reader, Reader]:
 
     reason = against(look, insist=job.reader == "decord")
     if reason and job.reader == "decord":
-        raise MediaError(f"decord cannot read this: {reason}", allowed="reader auto or pyav")
+        found, hint = f"decord cannot read this: {reason}", "--reader auto or pyav"
+        raise MediaError(found, allowed="what both readers give the same frames of", hint=hint)
     if reason:
         return look, look
     _send(out, "reader", name="decord")
@@ -167,7 +173,16 @@ def _out_of_memory(job: Job) -> MediaError:
     return MediaError(
         "decoding takes more memory",
         allowed=f"{job.options.memory_limit_bytes / (1 << 30):.1f} GiB of address space",
-        hint="scale the video down, or raise the memory limit",
+        hint="--reader pyav" if job.reader == "decord" else "scale the video down",
+    )
+
+
+def _undecodable(job: Job, error: Exception) -> MediaError:
+    insists = job.reader == "decord"
+    return MediaError(
+        f"cannot be decoded: {_short(error)}",
+        allowed="a sound file",
+        hint="--reader auto or pyav" if insists else CONVERT,
     )
 
 

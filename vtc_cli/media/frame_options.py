@@ -13,6 +13,7 @@ READERS = get_args(ReaderName)
 DEFAULT_FRAMES = 8
 MOST_FRAMES = 100_000
 MOST_FPS = 1000.0
+CONVERT = "convert it anew, for instance to MP4 with H.264"
 LEAST_MEMORY_BYTES = 1 << 30  # Python, NumPy and one decoder take most of it as address space
 
 
@@ -90,7 +91,7 @@ def _check_limits(options: FrameOptions) -> None:
     if options.reader not in READERS:
         raise UsageError(f"{options.reader!r}", where="--reader", allowed=", ".join(READERS))
     if not (math.isfinite(options.time_limit) and options.time_limit > 0):
-        raise UsageError(f"{options.time_limit}", where="time limit", allowed="seconds above 0")
+        raise UsageError(f"{options.time_limit}", where="--time-limit", allowed="seconds above 0")
     if options.memory_limit_bytes < LEAST_MEMORY_BYTES:
         allowed = f"at least {LEAST_MEMORY_BYTES} bytes"
         raise UsageError(f"{options.memory_limit_bytes}", where="memory limit", allowed=allowed)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ NEEDED = ("media", "question")
 MATCHES = ("normalised", "exact", "numeric", "multiple_choice", "contains")
 MOST_FAULTS = 20
 LONGEST_LINE_BYTES = 1_000_000  # far above any question; a file without line ends is not read whole
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 EXAMPLE = '{"media": "a.png", "question": "what color is it?", "answer": "red"}'
 
 
@@ -69,7 +71,7 @@ def read_items(path: Path) -> list[Item]:
         ItemsError: unreadable, empty, or lines with faults: at most 20 are listed at once.
     """
     path = _expanded(path)
-    return collect(_lines(path), lambda line: _values(_decoded(line)), path, EXAMPLE)
+    return collect(_lines(path), line_values, path, EXAMPLE)
 
 
 def collect(
@@ -160,6 +162,15 @@ def _item(values: Mapping[str, str], number: int, folder: Path) -> Item:
     return Item(values.get("id", str(number)), str(media), values["question"], **rest)
 
 
+def line_values(line: bytes, fields: Sequence[str] = FIELDS) -> dict[str, str]:
+    """The `fields` of a line as texts, those without a value left out.
+
+    Raises:
+        VtcError: too long, not UTF-8, no JSON object, without media or question.
+    """
+    return _values(_decoded(line), fields)
+
+
 def _decoded(line: bytes) -> str:
     if len(line) > LONGEST_LINE_BYTES:
         allowed = f"one object a line, at most {LONGEST_LINE_BYTES // 1000} kB"
@@ -171,8 +182,7 @@ def _decoded(line: bytes) -> str:
         raise VtcError(found, allowed="JSON lines in UTF-8", hint="save it as UTF-8") from error
 
 
-def _values(line: str) -> dict[str, str]:
-    """The fields of a line as texts, those without a value left out."""
+def _values(line: str, fields: Sequence[str]) -> dict[str, str]:
     try:
         raw = json.loads(
             line,
@@ -188,11 +198,13 @@ def _values(line: str) -> dict[str, str]:
         raise VtcError(f"no JSON: {error}", allowed=EXAMPLE, hint=hint) from error
     if not isinstance(raw, dict):
         raise VtcError(f"a {type(raw).__name__}", allowed=EXAMPLE)
-    return checked_values(raw, EXAMPLE)
+    return checked_values(raw, EXAMPLE, fields)
 
 
-def checked_values(raw: Mapping[str, Any], example: str) -> dict[str, str]:
-    """The known fields of a row, each a text that says something.
+def checked_values(
+    raw: Mapping[str, Any], example: str, fields: Sequence[str] = FIELDS
+) -> dict[str, str]:
+    """The `fields` of a row, each a text that says something.
 
     Raises:
         VtcError: a needed one is missing, or one is no text.
@@ -200,7 +212,7 @@ def checked_values(raw: Mapping[str, Any], example: str) -> dict[str, str]:
     lacking = [name for name in NEEDED if raw.get(name) in (None, "", [], {})]
     if lacking:
         raise VtcError(f"no {' and no '.join(lacking)}", allowed=example)
-    return {name: _text(name, raw[name]) for name in FIELDS if raw.get(name) is not None}
+    return {name: _text(name, raw[name]) for name in fields if raw.get(name) is not None}
 
 
 def _no_constant(name: str) -> None:
@@ -227,6 +239,6 @@ def _text(name: str, value: Any) -> str:
         raise VtcError(f"{name} is {json.dumps(value)[:60]}", allowed="a text or a number")
     if not value.strip():
         raise VtcError(f"{name} is blank", allowed="a text, or leave it out if it is not known")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if HALF_CHARACTER.search(value):
         raise VtcError(f"{name} holds half a character", allowed="whole \\u pairs")
     return value

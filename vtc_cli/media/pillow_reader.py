@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +24,7 @@ FOLDER_RATE = 1.0
 class AnimationReader:
     """Frames of an animated GIF, WebP, PNG or AVIF; see `sampling.Reader`.
 
+    The picture that an animated PNG holds for viewers that cannot move it is no frame of it.
     Such files have no index, so all frames are walked through once for their times and again up
     to the last wanted one. One frame is held at a time.
 
@@ -35,8 +37,9 @@ class AnimationReader:
         self.notes: list[str] = []
         with Image.open(path) as picture:
             check_size(picture.width, picture.height)
+            self._first = int(bool(getattr(picture, "default_image", False)))
             self._begins, self.end = self._timeline(picture)
-            picture.seek(0)
+            picture.seek(self._first)
             self.height, self.width = upright_rgb(picture, []).shape[:2]
         self.rate: float | None = len(self._begins) / self.end
 
@@ -51,32 +54,36 @@ class AnimationReader:
     def _timeline(self, picture: Image.Image) -> tuple[list[float], float]:
         """When each frame appears, and when the last one ends; seconds."""
         begins, now_s, untimed = [], 0.0, 0
-        count = int(getattr(picture, "n_frames", 1))
-        for index in range(count):
+        for index in count():
             try:
-                picture.seek(index)
+                picture.seek(self._first + index)
                 picture.load()  # durations of WebP and AVIF are known after it only
-            except (EOFError, OSError, SyntaxError, ValueError) as error:
-                self._breaks_off(index, count, error)
+            except MemoryError:
+                raise
+            except Exception as error:  # Pillow's readers raise even IndexError over a short file
+                if not index or not isinstance(error, EOFError):  # which is the end of the frames
+                    self._breaks_off(index, error)
                 break
             begins.append(now_s)
             duration_s = float(picture.info.get("duration", 0)) / 1000
             untimed += duration_s <= 0
             now_s += duration_s if duration_s > 0 else UNTIMED_S
         if untimed:
-            self.notes.append(f"{untimed} frames without a duration: {UNTIMED_S:g} s is taken")
+            noun = "frame" if untimed == 1 else "frames"
+            self.notes.append(f"{untimed} {noun} without a duration: {UNTIMED_S:g} s is taken")
         return begins, now_s
 
-    def _breaks_off(self, index: int, count: int, error: Exception) -> None:
+    def _breaks_off(self, index: int, error: Exception) -> None:
         if not index:
             text = str(error) or type(error).__name__
-            raise MediaError(f"a broken animation: {text}", allowed="a complete file") from error
-        self.notes.append(f"the animation breaks off after {index} of {count} frames")
+            found, hint = f"a broken animation: {text}", "save or copy it again"
+            raise MediaError(found, allowed="a complete file", hint=hint) from error
+        self.notes.append(f"the animation breaks off after {index} frame{'s' * (index > 1)}")
 
     def _frames(self, indices: Iterator[int]) -> Iterator[Frame]:
         with Image.open(self._path) as picture:
             for index in indices:
-                picture.seek(index)
+                picture.seek(self._first + index)
                 picture.load()
                 done: list[str] = []
                 pixels = upright_rgb(picture, done)
@@ -123,6 +130,9 @@ class FolderReader:
             pixels, done = decode_picture((self._folder / name).read_bytes(), where)
         except OSError as error:
             raise refused(where, error) from error
+        except MediaError as error:
+            error.hint = error.hint or "repair it, or take it out of the folder"
+            raise
         self.notes += [note for note in done if note not in self.notes]
         if size is not None and pixels.shape[:2] != size:
             raise MediaError(

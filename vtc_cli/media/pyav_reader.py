@@ -54,9 +54,9 @@ class PyavReader:
         """What was done to the frames so far."""
         return [
             *self._done,
-            *_counted(len(self._decoder.broken), "packets that could not be decoded"),
-            *_counted(self._decoder.backward, "frames left out: their time runs backwards"),
-            *_counted(self._damaged, "frames marked as damaged by the decoder"),
+            *_counted(len(self._decoder.broken), "packet", "could not be decoded"),
+            *_counted(self._decoder.backward, "frame", "left out: time runs backwards"),
+            *_counted(self._damaged, "frame", "marked as damaged by the decoder"),
         ]
 
     def shown_at(self, times: Iterable[float]) -> Iterator[Frame]:
@@ -149,5 +149,5 @@ def _steps_back(time: float) -> Iterator[float]:
         step = 2 * step + STEP_S
 
 
-def _counted(count: int, text: str) -> list[str]:
-    return [f"{count} {text}"] if count else []
+def _counted(count: int, noun: str, text: str) -> list[str]:
+    return [f"{count} {noun}{'s' if count > 1 else ''} {text}"] if count else []

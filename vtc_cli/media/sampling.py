@@ -80,6 +80,7 @@ def span_of(options: FrameOptions, end: float, notes: list[str]) -> Span:
         raise MediaError(
             f"start at {options.start:g} s, but the video ends at {end:.2f} s",
             allowed="a start before the end",
+            hint=f"--start {end / 2:.2f}, or leave it out",
         )
     if options.end is not None and options.end > end + TOLERANCE_S:
         notes.append(f"the video ends at {end:.2f} s, before the wanted end at {options.end:g} s")

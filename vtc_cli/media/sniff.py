@@ -54,6 +54,7 @@ def _folder(target: Path, path: str) -> Content:
             f"a folder with {len(files)} files and no picture",
             where=path,
             allowed="a folder of pictures, one a frame",
+            hint="name a video file itself; sub-folders are not looked at",
         )
     return Content("folder", tuple(sorted(pictures, key=natural)), len(files) - len(pictures))
 

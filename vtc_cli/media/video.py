@@ -112,4 +112,6 @@ def _decoded(target: Path, path: str, content: Content, options: FrameOptions) -
 def _left_out(content: Content) -> tuple[str, ...]:
     if not content.others:
         return ()
+    if content.others == 1:
+        return ("1 file of the folder is no picture and was left out",)
     return (f"{content.others} files of the folder are no pictures and were left out",)

@@ -13,6 +13,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.media.frame_options import CONVERT
 from vtc_cli.media.size import check_size
 
 # Demuxers that read one file and nothing beside it: no playlists, no text, no networks.
@@ -21,10 +22,10 @@ FORMATS = (
     "h264,hevc,m4v,obu"
 )
 ALLOWED = "a video (MP4, MKV, WebM, AVI, ...), a picture, an animation or a folder of pictures"
-CONVERT = "convert it anew, for instance to MP4 with H.264"
 UNKNOWN_END_S = 1e6  # where to look for the end if the file does not say
 # After a jump in an MPEG program stream, times are wrong by up to a frame: most have none there.
 UNSOUND_JUMPS = ("mpeg",)
+MATROSKA = b"\x1a\x45\xdf\xa3"
 STEP_S = 1.0  # first step back from a place that holds nothing
 
 
@@ -178,8 +179,14 @@ def _open_unnamed(path: str) -> InputContainer:
 
 def _not_opened(path: str, reason: str) -> MediaError:
     with open(path, "rb") as file:
-        known = file.read(12)[4:8] == b"ftyp"
-    if known:
+        head = file.read(12)
+    if head.startswith(MATROSKA):
+        return MediaError(
+            f"a Matroska or WebM file without a readable frame: {reason}",
+            allowed="a complete file",
+            hint="copy or record it again",
+        )
+    if head[4:8] == b"ftyp":
         return MediaError(
             f"an MP4 whose index cannot be read: {reason}",
             allowed="a complete file; the index may stand at its end",
@@ -197,8 +204,9 @@ def _choose(container: InputContainer) -> tuple[VideoStream, int]:
     cover = av.stream.Disposition.attached_pic
     moving = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not moving:
-        others = ", ".join(stream.type for stream in container.streams) or "nothing"
-        raise MediaError(f"no video stream, only: {others}", allowed=ALLOWED)
+        others = ", ".join(stream.type for stream in container.streams)
+        found = f"no video stream, only: {others}" if others else "a video file without streams"
+        raise MediaError(found, allowed=ALLOWED, hint="copy or record it again, with its video")
     best = container.streams.best("video")
     stream = next((stream for stream in moving if best and stream.index == best.index), moving[0])
     if stream.codec_context is None:

@@ -212,17 +212,22 @@ _ALL = (
     ),
     Definition(
         "kv",
-        "kv.bytes, kv.full_bytes, kv.entries_per_layer",
+        "kv.bytes, kv.full_bytes, kv.entries_per_layer, kv.text_entries_per_layer, kv.requested, "
+        "kv.gap, kv.counts",
         "Size of the key/value cache after the prompt and after the cache policies. `bytes` is "
-        "counted from the tensors in the cache, `full_bytes` is that of the whole prompt.",
-        "full_bytes = 2 * kv_heads * head_dim * prompt_tokens * itemsize * layers",
+        "counted from the tensors in the cache, `full_bytes` is that of the whole prompt. Entries "
+        "are means over heads. Under a recipe whose cache policies alone follow a budget, the "
+        "budget counts entries a layer and head: all of them, or the visual ones where text stays.",
+        "full_bytes = 2 * kv_heads * head_dim * prompt_tokens * itemsize * layers\n"
+        "gap = mean over layers of the counted entries - requested",
         "bytes (kB = 1000, MB = 1000 kB)",
         "the tensors of the cache; ragged heads by their true entries",
         ("cache", "kv_bytes"),
     ),
     Definition(
         "time",
-        "time_ms.vision, .compression, .prefill, .ttft, .decode_per_token, .total, .spread",
+        "time_ms.vision, .compression, .prefill, .ttft, .decode_per_token, .policies_per_token, "
+        ".total, .spread",
         "Wall time, the device synchronised at each mark. `vision` is tower and projector, "
         "`prefill` the decoder over the prompt, `ttft` both up to the first token; the time of "
         "stages is inside these and listed once more as `compression`. With repeats the first "
@@ -230,6 +235,7 @@ _ALL = (
         "`ttft` begins when the tokens enter the decoder. A pass whose total lies more than 1.5 "
         "inter-quartile ranges outside the quartiles is flagged.",
         "median over passes; decode_per_token: median over all steps of all passes\n"
+        "policies_per_token: the part of decode_per_token that cache policies took, likewise\n"
         "spread = half the inter-quartile range (4 passes or more), else (max - min) / 2\n"
         "ideal speed-up = full prefill FLOPs / compressed prefill FLOPs",
         "ms",

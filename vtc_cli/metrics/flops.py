@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vtc_cli.core.shape import ModelShape, TransformerShape
+from vtc_cli.core.shape import ModelShape, TowerInput, TowerPass, TransformerShape
 
 if TYPE_CHECKING:
     from vtc_cli.core.trace import StageRecord, Trace
@@ -58,20 +58,19 @@ def layer_flops(shape: TransformerShape, queries: int, keys: float) -> float:
     return MULTIPLY_ADD * queries * (projections + attention + mlp)
 
 
-def vision_flops(shape: ModelShape, rows_per_layer: Sequence[int], pictures: int = 1) -> int:
-    """Operations of the tower over `pictures` pictures, patch embedding included.
+def vision_flops(shape: ModelShape, tower: Sequence[TowerPass]) -> int:
+    """Operations of the tower over all its pictures, patch embedding included; 0 if none ran."""
+    return sum(_tower_flops(shape, seen.input, seen.rows) for seen in tower)
 
-    Args:
-        shape: sizes of the model.
-        rows_per_layer: rows, [CLS] included, that each tower layer processed for one picture;
-            empty if the tower did not run.
-        pictures: pictures or frames, each attending to itself only.
-    """
-    if not rows_per_layer:
-        return 0
-    embedding = MULTIPLY_ADD * shape.patches * shape.patch_inputs * shape.vision.width
-    blocks = sum(layer_flops(shape.vision, rows, rows) for rows in rows_per_layer)
-    return round(pictures * (embedding + blocks))
+
+def _tower_flops(shape: ModelShape, seen: TowerInput, rows_per_layer: Sequence[int]) -> int:
+    """Operations of the tower over pictures of one size."""
+    embedding = MULTIPLY_ADD * shape.patches_of(seen) * shape.patch_inputs * shape.vision.width
+    blocks = sum(
+        layer_flops(shape.vision, rows, shape.tower_keys(layer, rows, seen))
+        for layer, rows in enumerate(rows_per_layer)
+    )
+    return round(seen.count * (embedding + blocks))
 
 
 def projector_flops(shape: ModelShape, visual_tokens: int) -> int:
@@ -99,27 +98,48 @@ def head_flops(shape: ModelShape) -> int:
     return MULTIPLY_ADD * shape.decoder.width * shape.decoder.vocabulary
 
 
-def full_flops(shape: ModelShape, prompt_tokens: int, pictures: int = 1) -> PassFlops:
-    """Operations of the uncompressed model over the same prompt, computed without running it."""
-    rows = [shape.patches + shape.class_tokens] * shape.vision.layers
+def full_flops(shape: ModelShape, prompt_tokens: int, tower: Sequence[TowerInput]) -> PassFlops:
+    """Operations of the uncompressed model over the same prompt, computed without running it.
+
+    Args:
+        shape: sizes of the model.
+        prompt_tokens: text and visual tokens.
+        tower: what the tower sees.
+    """
     prompt = [prompt_tokens] * shape.decoder.layers
-    return PassFlops(
-        vision=vision_flops(shape, rows, pictures),
-        projector=projector_flops(shape, pictures * shape.patches // shape.merged_patches),
-        prefill=prefill_flops(shape, prompt),
-        decode_step=decode_step_flops(shape, prompt),
-    )
+    return _pass_flops(shape, [full_tower(shape, seen) for seen in tower], prompt, prompt)
+
+
+def full_tower(shape: ModelShape, seen: TowerInput) -> TowerPass:
+    """The tower over `seen` with every row in every layer."""
+    rows = shape.patches_of(seen) + shape.class_tokens
+    return TowerPass(seen, [rows] * shape.vision.layers)
+
+
+def full_pass_flops(trace: Trace) -> PassFlops:
+    """Operations of the uncompressed model over the prompt of `trace`."""
+    whole = trace.uncompressed
+    return full_flops(trace.model.shape, whole.prompt_tokens, whole.tower_inputs)
 
 
 def trace_flops(trace: Trace) -> PassFlops:
     """Operations of the pass that `trace` describes, without those of the compression."""
-    shape, pictures = trace.model.shape, trace.grid.frames
-    projected = trace.vision_rows[-1] - shape.class_tokens if trace.vision_rows else 0
+    return _pass_flops(trace.model.shape, trace.tower, trace.sequence_tokens, trace.kv_entries)
+
+
+def _pass_flops(
+    shape: ModelShape,
+    tower: Sequence[TowerPass],
+    sequence_tokens: Sequence[int],
+    kv_entries: Sequence[float],
+) -> PassFlops:
+    """Operations of a pass from what each part of the model processed."""
+    leaving = sum(seen.input.count * (seen.rows[-1] - shape.class_tokens) for seen in tower)
     return PassFlops(
-        vision=vision_flops(shape, trace.vision_rows, pictures),
-        projector=projector_flops(shape, pictures * projected // shape.merged_patches),
-        prefill=prefill_flops(shape, trace.sequence_tokens),
-        decode_step=decode_step_flops(shape, trace.kv_entries),
+        vision=vision_flops(shape, tower),
+        projector=projector_flops(shape, leaving // shape.merged_patches),
+        prefill=prefill_flops(shape, sequence_tokens),
+        decode_step=decode_step_flops(shape, kv_entries),
     )
 
 

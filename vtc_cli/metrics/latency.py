@@ -32,7 +32,8 @@ class Latency:
         prefill: the decoder over the prompt, prefill stages inside.
         ttft: from the encoder's start to the first token.
         decode_per_token: one step after the first token, None if there was none.
-        total: the whole pass.
+        policies_per_token: the part of it that cache policies took, None if none follows decoding.
+        total: the whole pass, None for a job that was decoded together with others.
         repeats: measured passes.
         spread_kind: `half_iqr`, from 4 passes on; `half_range` with 2 or 3; None with one.
         outlier_passes: passes (from 0) whose total lies 1.5 inter-quartile ranges outside.
@@ -43,7 +44,8 @@ class Latency:
     prefill: Timed
     ttft: Timed
     decode_per_token: Timed | None
-    total: Timed
+    policies_per_token: Timed | None
+    total: Timed | None
     repeats: int
     spread_kind: Literal["half_iqr", "half_range"] | None
     outlier_passes: tuple[int, ...]
@@ -53,17 +55,18 @@ def latency(timings: Sequence[Timings]) -> Latency | None:
     """Summarise measured passes; None if there was none."""
     if not timings:
         return None
-    steps = [step for timing in timings for step in timing.decode_ms]
+    totals = [timing.total_ms for timing in timings if timing.total_ms is not None]
     return Latency(
         vision=_vision(timings),
         compression=timed([timing.compression_ms for timing in timings]),
         prefill=timed([timing.prefill_ms for timing in timings]),
         ttft=timed([timing.ttft_ms for timing in timings]),
-        decode_per_token=_per_token(timings, steps),
-        total=timed([timing.total_ms for timing in timings]),
+        decode_per_token=_per_token([timing.decode_ms for timing in timings]),
+        policies_per_token=_per_token([timing.policies_ms for timing in timings]),
+        total=timed(totals) if totals else None,
         repeats=len(timings),
         spread_kind=_spread_kind(len(timings)),
-        outlier_passes=outliers([timing.total_ms for timing in timings]),
+        outlier_passes=outliers(totals),
     )
 
 
@@ -150,6 +153,26 @@ def verdict(
     return f"verdict: {_gain(ideal, achieved)}{_bottleneck(parts)}"
 
 
+def cache_verdict(parts: FirstToken | None, *, kv_ratio: float, achieved: float | None) -> str:
+    """One line for a run whose cache policies alone act.
+
+    Args:
+        parts: shares of the first token's time.
+        kv_ratio: bytes of the cache over those of the full model.
+        achieved: time a token of the full model over that of this pass, None if not measured.
+    """
+    if achieved is None:
+        speed = "time a token not compared"
+    elif achieved >= 1.05:
+        speed = f"a token {achieved:.1f}x faster"
+    elif achieved > 0.95:
+        speed = "a token as fast"
+    else:
+        speed = f"a token {1 / achieved:.1f}x slower"
+    held = f"the cache holds {kv_ratio:.2f} of the full model's bytes"
+    return f"verdict: {held}, {speed}, the prefill is not shortened{_bottleneck(parts)}"
+
+
 def _gain(ideal: float, achieved: float | None) -> str:
     if achieved is None:
         return f"prefill needs {1 / ideal:.2f} of the full model's operations, time not compared"
@@ -173,11 +196,12 @@ def _vision(timings: Sequence[Timings]) -> Timed | None:
     return timed(measured) if measured else None
 
 
-def _per_token(timings: Sequence[Timings], steps: list[float]) -> Timed | None:
+def _per_token(passes_ms: Sequence[list[float]]) -> Timed | None:
     """Median over all steps of all passes; spread between the medians of the passes."""
+    steps = [step for steps_ms in passes_ms for step in steps_ms]
     if not steps:
         return None
-    passes = [median(timing.decode_ms) for timing in timings if timing.decode_ms]
+    passes = [median(steps_ms) for steps_ms in passes_ms if steps_ms]
     return Timed(median(steps), timed(passes).spread_ms)
 
 

@@ -24,6 +24,17 @@ class StageCount:
 
 
 @dataclass(frozen=True)
+class SpanCount:
+    """Visual tokens of one picture or video of a prompt; see `TokenCounts`."""
+
+    original: int
+    entering: int
+    layer_average: float
+    final: int
+    requested: float | None
+
+
+@dataclass(frozen=True)
 class TokenCounts:
     """What became of the visual tokens.
 
@@ -35,9 +46,10 @@ class TokenCounts:
             pruning at its output: how the official MustDrop code counts its average.
         final: visual tokens that the last decoder layer processed.
         text: text tokens of the prompt.
-        requested: layer average asked for, None without a budget.
+        requested: layer average asked for, None without a budget or if it counts cache entries.
         per_layer: visual tokens that each decoder layer processed.
         by_stage: one entry a decision, in order.
+        by_span: one entry a picture or video, empty where the prompt shows only one.
         warnings: stages that did nothing, with the reason if there is one.
     """
 
@@ -50,6 +62,7 @@ class TokenCounts:
     requested: float | None
     per_layer: tuple[int, ...]
     by_stage: tuple[StageCount, ...]
+    by_span: tuple[SpanCount, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -65,18 +78,40 @@ def token_counts(trace: Trace) -> TokenCounts:
     tokens" of FastV-like papers.
     """
     per_layer = tuple(trace.visual_tokens)
+    counts_tokens = trace.plan.budget_counts == "visual_tokens"
     return TokenCounts(
-        original=trace.original_tokens,
+        original=trace.uncompressed.layout.tokens,
         entering=per_layer[0] if per_layer else 0,
         layer_average=fmean(per_layer) if per_layer else 0.0,
         leaving_average=fmean((*per_layer[1:], per_layer[-1])) if per_layer else 0.0,
         final=per_layer[-1] if per_layer else 0,
         text=trace.text_tokens,
-        requested=trace.plan.requested,
+        requested=trace.plan.requested if counts_tokens else None,
         per_layer=per_layer,
         by_stage=stage_counts(trace),
+        by_span=_span_counts(trace),
         warnings=tuple(idle_warnings(trace)),
     )
+
+
+def _span_counts(trace: Trace) -> tuple[SpanCount, ...]:
+    """Counts of each picture and video, if there are several."""
+    layout = trace.uncompressed.layout
+    if layout.spans == 1 or not trace.visual_by_span:
+        return ()
+    counts = []
+    for span, per_layer in enumerate(trace.visual_by_span):
+        budget = trace.plan.budget_of(span, layout)
+        counts.append(
+            SpanCount(
+                original=layout.tokens_of(span),
+                entering=per_layer[0],
+                layer_average=fmean(per_layer),
+                final=per_layer[-1],
+                requested=None if budget is None else budget.layer_average,
+            )
+        )
+    return tuple(counts)
 
 
 def stage_counts(trace: Trace) -> tuple[StageCount, ...]:
@@ -100,6 +135,8 @@ def idle_warnings(trace: Trace) -> list[str]:
 
 
 def _did_nothing(record: StageRecord, protected_before: int) -> bool:
+    if record.phase == "input":
+        return record.decision.details.get("pixels_kept") == 1.0
     unchanged = record.decision.is_identity and record.before == record.after
     newly_protected = record.phase != "decode" and record.protected_tokens > protected_before
     return unchanged and not newly_protected
@@ -123,12 +160,16 @@ def _layers(places: list[int]) -> str:
 
 
 def _stage_count(record: StageRecord) -> StageCount:
+    note = record.decision.note
+    if record.steps:
+        tokens = "token" if record.steps == 1 else "tokens"
+        note = f"after {record.steps} {tokens}" + (f": {note}" if note else "")
     return StageCount(
         stage=record.stage,
         phase=record.phase,
         layer=record.layer,
         before=record.before,
         after=record.after,
-        note=record.decision.note,
+        note=note,
         protected=record.protected_tokens,
     )

@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from vtc_cli.core.errors import ModelError
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
-from vtc_cli.core.shape import ModelShape
-from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import (
-    COMMON_SIGNALS,
-    TOWER_SIGNALS,
-    Adapter,
-    EncoderOutput,
-    Prompt,
-)
+from vtc_cli.core.shape import ModelShape, TowerInput
+from vtc_cli.models.support.base import COMMON_SIGNALS, TOWER_SIGNALS, Adapter
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -27,19 +20,18 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, load_parts, picture_of, visual_places
+from vtc_cli.models.support.parts import Parts, load_parts
+from vtc_cli.models.support.prompt import Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
-# The turns of the Gemma 3 report (arXiv 2503.19786) around picture and question.
-FALLBACK_TEMPLATE = "<start_of_turn>user\n{marker}{{question}}<end_of_turn>\n<start_of_turn>model\n"
 NARROW_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
 CROPS = "the checkpoint asks for pan and scan: not done, the whole picture is one input"
 
 
 class Gemma3Adapter(Adapter):
-    """`Gemma3ForConditionalGeneration` (arXiv 2503.19786), one picture a prompt.
+    """`Gemma3ForConditionalGeneration` (arXiv 2503.19786), pictures seen whole.
 
-    The tokens of the picture see each other in both directions, and most decoder layers see a
+    The tokens of a picture see each other in both directions, and most decoder layers see a
     window only: both are in the masks, which the adapter has the model make from the token types.
     The window counts the tokens that entered the decoder.
     """
@@ -47,6 +39,10 @@ class Gemma3Adapter(Adapter):
     family: ClassVar[str] = "gemma3"
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS
+    # The turns of the Gemma 3 report (arXiv 2503.19786) around picture and question.
+    fallback: ClassVar[str] = (
+        "<start_of_turn>user\n{visuals}{question}<end_of_turn>\n<start_of_turn>model\n"
+    )
 
     @classmethod
     def load(cls, source: str, **options: Any) -> Gemma3Adapter:
@@ -117,52 +113,29 @@ class Gemma3Adapter(Adapter):
         local = config.layer_types[layer] == "sliding_attention"
         return int(config.sliding_window) if local else None
 
-    def prepare(self, media: Media, question: str) -> Prompt:
-        """Format, tokenise and preprocess; one picture a prompt."""
-        picture = picture_of(media, self.family)
-        parts: Parts = self.processor
+    def see(self, media: Media) -> Seen:
+        """One picture of a fixed number of tokens between two marks."""
+        config, parts = self.model.config, self.parts
         processor = parts.image_processor
-        pixels = processor(images=picture, return_tensors="pt", do_pan_and_scan=False)
-        input_ids = self._token_ids(question).to(self.device)
-        tokens = self.model.config.mm_tokens_per_image
-        side = int(tokens**0.5)
-        return Prompt(
-            input_ids=input_ids,
-            position_ids=torch.arange(input_ids.shape[1], device=self.device)[None],
-            visual_index=visual_places(input_ids, self.model.config.image_token_index, tokens),
-            encoder_inputs={
-                "pixel_values": pixels["pixel_values"].to(self.device, self.model.dtype)
-            },
-            grid=Grid(1, side, side),
-            patch_boxes=patch_boxes(processor, media.width, media.height, side, side),
-            question=question,
+        pixels = processor(images=media.picture(), return_tensors="pt", do_pan_and_scan=False)
+        tokens = config.mm_tokens_per_image
+        side, wide = int(tokens**0.5), int(self.shape.patches**0.5)
+        begin, end = parts.token(config.boi_token_index), parts.token(config.eoi_token_index)
+        soft = parts.token(config.image_token_index) * tokens
+        return Seen(
+            kind="image",
+            grids=(Grid(1, side, side),),
+            tower=(TowerInput(1, wide, wide),),
+            inputs={"pixel_values": pixels["pixel_values"].to(self.model.dtype)},
+            boxes=patch_boxes(processor, media.width, media.height, side, side),
+            text=f"\n\n{begin}{soft}{end}\n\n",
+            marker=begin,
             warnings=(CROPS,) if processor.do_pan_and_scan else (),
         )
 
-    def _token_ids(self, question: str) -> Tensor:
-        """(1, S) ids of the prompt with the tokens of the picture between their two marks."""
-        config, parts = self.model.config, self.processor
-        begin, end = parts.token(config.boi_token_index), parts.token(config.eoi_token_index)
-        soft = parts.token(config.image_token_index) * config.mm_tokens_per_image
-        text = parts.prompt(FALLBACK_TEMPLATE.format(marker=begin), "image", question)
-        ids: Tensor = parts.token_ids(text, begin, f"\n\n{begin}{soft}{end}\n\n")
-        return ids
-
-    def encode(self, prompt: Prompt) -> EncoderOutput:
-        """Run tower and projector through the model's own method."""
-        output = self.model.model.get_image_features(**prompt.encoder_inputs, return_dict=True)
-        return EncoderOutput(output.pooler_output[0], output)
-
-    def carry(self, features: Tensor) -> EncoderOutput:
-        """The library's own output class without a tower's states."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        return EncoderOutput(features, BaseModelOutputWithPooling())
-
-    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
-        """Features travel in the encoder's own output object."""
-        output.carrier.pooler_output = features[None]
-        return {"mm_encoder_outputs": {"image": output.carrier}}
+    def handed(self, features: Tensor) -> Any:
+        """The model reads them as one batch."""
+        return features[None]
 
     def sequence_arguments(self, input_ids: Tensor) -> dict[str, Any]:
         """Token types, from which the model makes the block of the picture in its masks."""

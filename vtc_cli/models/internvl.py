@@ -1,26 +1,18 @@
-"""InternVL 2.5 and 3: a tower with [CLS] whose 2 x 2 neighbours become one token."""
+"""InternVL 2.5 and 3: tiles, a tower with [CLS], 2 x 2 of its neighbours become one token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from vtc_cli.core.errors import ModelError
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
-from vtc_cli.core.shape import ModelShape
-from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import (
-    CLASS_SIGNALS,
-    COMMON_SIGNALS,
-    TOWER_SIGNALS,
-    Adapter,
-    EncoderOutput,
-    Prompt,
-)
-from vtc_cli.models.support.geometry import patch_boxes
+from vtc_cli.core.shape import ModelShape, TowerInput
+from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
     FIRST_FREE,
@@ -28,26 +20,34 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, load_parts, picture_of, visual_places
+from vtc_cli.models.support.parts import Parts, load_parts
+from vtc_cli.models.support.prompt import Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
+from vtc_cli.models.support.tiles import Tile, TiledAdapter
 
-# The turns of the published checkpoints around picture and question.
-FALLBACK_TEMPLATE = "<|im_start|>user\n{marker}\n{{question}}<|im_end|>\n<|im_start|>assistant\n"
-BEGIN, END = "<img>", "</img>"
-NARROW_TOKENS = (BEGIN, END, "<IMG_CONTEXT>")
-ONE_TILE = "the whole picture is one tile: it is not cut into tiles of its own aspect"
+BEGIN, END, VIDEO = "<img>", "</img>", "<video>"
+NARROW_TOKENS = (BEGIN, END, "<IMG_CONTEXT>", VIDEO)
+ONE_TILE = "the checkpoint's image processor allows one tile a picture: it is not cut"
 
 
-class InternVLAdapter(Adapter):
-    """`InternVLForConditionalGeneration` (arXiv 2504.10479), one picture as one tile.
+class InternVLAdapter(TiledAdapter):
+    """`InternVLForConditionalGeneration` (arXiv 2504.10479), pictures and videos.
 
-    Deviation: the published preprocessing cuts a picture into up to twelve tiles and a thumbnail.
-    Here the picture is stretched to one tile, so that its tokens are one raster.
+    A picture is stretched to the arrangement of tiles nearest to its aspect, at most as many as the
+    image processor of the checkpoint allows, and a thumbnail of the whole follows them. A frame of
+    a video is one tile.
+
+    Deviation: frames are prepared by the picture processor; the library's video processor needs
+    torchvision.
     """
 
     family: ClassVar[str] = "internvl"
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS | CLASS_SIGNALS
+    # The turns of the published checkpoints around picture and question.
+    fallback: ClassVar[str] = (
+        "<|im_start|>user\n{visuals}\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
     @classmethod
     def load(cls, source: str, **options: Any) -> InternVLAdapter:
@@ -75,7 +75,7 @@ class InternVLAdapter(Adapter):
 
     @classmethod
     def narrow(cls, seed: int) -> InternVLAdapter:
-        """The depth and 256 tokens of InternVL3-8B at width 64, its tower at width 32."""
+        """The depth of InternVL3-8B and 256 tokens a tile at width 64, its tower at width 32."""
         return random_internvl(seed, width=64, vision_width=32, vision_layers=24, decoder_layers=28)
 
     @classmethod
@@ -130,26 +130,65 @@ class InternVLAdapter(Adapter):
         """Norm and two linear maps behind the pixel shuffle."""
         return self.model.model.multi_modal_projector
 
-    def prepare(self, media: Media, question: str) -> Prompt:
-        """Format, tokenise and preprocess; one picture a prompt, one tile a picture."""
-        picture = picture_of(media, self.family)
-        processor = self.processor.image_processor
-        pixels = processor(images=picture, return_tensors="pt", crop_to_patches=False)
-        side = round(1 / self.model.config.downsample_ratio)
-        rows, columns = (count // side for count in self._patch_grid())
-        input_ids = self._token_ids(question, rows * columns).to(self.device)
-        return Prompt(
-            input_ids=input_ids,
-            position_ids=torch.arange(input_ids.shape[1], device=self.device)[None],
-            visual_index=visual_places(input_ids, self.model.config.image_token_id, rows * columns),
-            encoder_inputs={
-                "pixel_values": pixels["pixel_values"].to(self.device, self.model.dtype)
-            },
-            grid=Grid(1, rows, columns),
-            patch_boxes=patch_boxes(processor, media.width, media.height, rows, columns),
-            question=question,
-            warnings=(ONE_TILE,),
+    def see(self, media: Media) -> Seen:
+        """Tiles of a picture, or a tile for each frame."""
+        return self._frames(media) if media.kind == "video" else self._picture(media)
+
+    def _picture(self, media: Media) -> Seen:
+        """Tiles row by row, then the thumbnail."""
+        processor = self.parts.image_processor
+        # The library's joint processor cuts whatever the image processor says of itself.
+        done = processor(images=media.picture(), return_tensors="pt", crop_to_patches=True)
+        pixels = done["pixel_values"].to(self.model.dtype)
+        down, across = _arrangement(processor, media)
+        tile = self._tile(pixels)
+        context = self.parts.token(self.model.config.image_token_id)
+        return Seen(
+            kind="image",
+            grids=tile.grids(down, across),
+            tower=(TowerInput(pixels.shape[0], tile.rows, tile.columns),),
+            inputs={"pixel_values": pixels},
+            boxes=tile.boxes(media.width, media.height, down, across),
+            text=self._marked(pixels.shape[0] * tile.tokens),
+            marker=context,
+            warnings=(ONE_TILE,) if processor.max_patches <= 1 else (),
         )
+
+    def _frames(self, media: Media) -> Seen:
+        """Frames in order, each a tile behind its number."""
+        count = media.frames.shape[0]
+        pictures = [media.picture(frame) for frame in range(count)]
+        done = self.parts.image_processor(
+            images=pictures, return_tensors="pt", crop_to_patches=False
+        )
+        pixels = done["pixel_values"].to(self.model.dtype)
+        tile = self._tile(pixels)
+        shown = self._marked(tile.tokens)
+        return Seen(
+            kind="video",
+            grids=(Grid(count, tile.rows, tile.columns),),
+            tower=(TowerInput(count, tile.rows, tile.columns),),
+            inputs={"pixel_values": pixels},
+            boxes=np.tile(tile.boxes(media.width, media.height), (count, 1)),
+            text="\n".join(f"Frame{number}: {shown}" for number in range(1, count + 1)),
+            marker=getattr(self.parts.tokenizer, "video_token", None) or VIDEO,
+        )
+
+    def _tile(self, pixels: Tensor) -> Tile:
+        """What the tower makes of each of `pixels` (T, 3, H, W)."""
+        config = self.model.config
+        return Tile.of(pixels, config.vision_config.patch_size, round(1 / config.downsample_ratio))
+
+    def _marked(self, tokens: int) -> str:
+        """Placeholders between the marks of a picture."""
+        tokenizer = self.parts.tokenizer
+        begin = getattr(tokenizer, "start_image_token", None) or BEGIN
+        end = getattr(tokenizer, "end_image_token", None) or END
+        return f"{begin}{self.parts.token(self.model.config.image_token_id) * tokens}{end}"
+
+    def handed(self, features: Tensor) -> Any:
+        """The model reads them as one batch."""
+        return features[None]
 
     def _patch_grid(self) -> tuple[int, int]:
         """Rows and columns of the tower's patches."""
@@ -157,30 +196,18 @@ class InternVLAdapter(Adapter):
         (height, width), (tall, wide) = vision.image_size, vision.patch_size
         return height // tall, width // wide
 
-    def _token_ids(self, question: str, tokens: int) -> Tensor:
-        """(1, S) ids of the prompt with the tokens of the picture between their two marks."""
-        parts: Parts = self.processor
-        context = parts.token(self.model.config.image_token_id)
-        begin = getattr(parts.tokenizer, "start_image_token", None) or BEGIN
-        end = getattr(parts.tokenizer, "end_image_token", None) or END
-        text = parts.prompt(FALLBACK_TEMPLATE.format(marker=context), "image", question)
-        return parts.token_ids(text, context, f"{begin}{context * tokens}{end}")
 
-    def encode(self, prompt: Prompt) -> EncoderOutput:
-        """Run tower and projector through the model's own method."""
-        output = self.model.model.get_image_features(**prompt.encoder_inputs, return_dict=True)
-        return EncoderOutput(output.pooler_output[0], output)
+def _arrangement(processor: Any, media: Media) -> tuple[int, int]:
+    """Rows and columns of tiles that the image processor cuts a picture into."""
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-    def carry(self, features: Tensor) -> EncoderOutput:
-        """The library's own output class without a tower's states."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        return EncoderOutput(features, BaseModelOutputWithPooling())
-
-    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
-        """Features travel in the encoder's own output object."""
-        output.carrier.pooler_output = features[None]
-        return {"mm_encoder_outputs": {"image": output.carrier}}
+    if processor.max_patches <= 1:
+        return 1, 1
+    tile = (processor.size["height"], processor.size["width"])
+    columns, rows = get_optimal_tiled_canvas(
+        (media.height, media.width), tile, processor.min_patches, processor.max_patches
+    )
+    return rows, columns
 
 
 def random_internvl(
@@ -193,13 +220,15 @@ def random_internvl(
     heads: int = 4,
     image_size: int = 448,
     patch_size: int = 14,
+    max_tiles: int = 12,
 ) -> InternVLAdapter:
     """A seeded random InternVL with a Qwen2 decoder and its parts."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
     special = len(CONTROL_TOKENS) + len(NARROW_TOKENS)
-    text = Qwen2Config(**text_sizes(width, decoder_layers, heads, special))
+    sizes = text_sizes(width, decoder_layers, heads, special)
+    text = Qwen2Config(**sizes | {"max_position_embeddings": 32768})
     config = InternVLConfig(
         text_config=text.to_dict(),
         vision_config={
@@ -213,6 +242,7 @@ def random_internvl(
         image_token_id=FIRST_FREE + 2,
         downsample_ratio=0.5,
     )
-    images = GotOcr2ImageProcessorPil(size={"height": image_size, "width": image_size})
+    size = {"height": image_size, "width": image_size}
+    images = GotOcr2ImageProcessorPil(size=size, max_patches=max_tiles)
     model = random_model(InternVLForConditionalGeneration, config, seed)
     return InternVLAdapter(model, Parts(byte_tokenizer(NARROW_TOKENS), images))

@@ -5,26 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vtc_cli.core.errors import ModelError
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
-from vtc_cli.core.shape import ModelShape
-from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import (
-    CLASS_SIGNALS,
-    COMMON_SIGNALS,
-    TOWER_SIGNALS,
-    Adapter,
-    EncoderOutput,
-    Prompt,
-)
+from vtc_cli.core.shape import ModelShape, TowerInput
+from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS, Adapter
 from vtc_cli.models.support.geometry import patch_boxes
-from vtc_cli.models.support.parts import picture_of
+from vtc_cli.models.support.prompt import Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
-
-FALLBACK_TEMPLATE = "USER: <image>\n{question} ASSISTANT:"  # the format of the LLaVA-1.5 paper
 
 
 class LlavaAdapter(Adapter):
@@ -33,6 +23,7 @@ class LlavaAdapter(Adapter):
     family: ClassVar[str] = "llava"
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS | CLASS_SIGNALS
+    fallback: ClassVar[str] = "USER: {visuals}\n{question} ASSISTANT:"  # as in the paper
 
     @classmethod
     def load(cls, source: str, **options: Any) -> LlavaAdapter:
@@ -108,64 +99,18 @@ class LlavaAdapter(Adapter):
         """The two-layer MLP."""
         return self.model.model.multi_modal_projector
 
-    def prepare(self, media: Media, question: str) -> Prompt:
-        """Format, tokenise and preprocess; one picture a prompt."""
-        picture = picture_of(media, self.family)
-        text = self._format(question)
-        inputs = self.processor(
-            images=picture,
-            text=text,
-            return_tensors="pt",
-            add_special_tokens=not text.startswith(str(self.processor.tokenizer.bos_token)),
-        ).to(self.device)
-        input_ids: Tensor = inputs["input_ids"]
+    def see(self, media: Media) -> Seen:
+        """One picture of a fixed number of patches."""
         side = int(self.shape.patches**0.5)
-        return Prompt(
-            input_ids=input_ids,
-            position_ids=torch.arange(input_ids.shape[1], device=self.device)[None],
-            visual_index=self._placeholders(input_ids),
-            encoder_inputs={"pixel_values": inputs["pixel_values"].to(self.model.dtype)},
-            grid=Grid(1, side, side),
-            patch_boxes=patch_boxes(
-                self.processor.image_processor, media.width, media.height, side, side
-            ),
-            question=question,
+        processor = self.parts.image_processor
+        pixels = processor(images=media.picture(), return_tensors="pt")["pixel_values"]
+        marker = self.parts.token(self.model.config.image_token_id)
+        return Seen(
+            kind="image",
+            grids=(Grid(1, side, side),),
+            tower=(TowerInput(1, side, side),),
+            inputs={"pixel_values": pixels.to(self.model.dtype)},
+            boxes=patch_boxes(processor, media.width, media.height, side, side),
+            text=marker * side**2,
+            marker=marker,
         )
-
-    def encode(self, prompt: Prompt) -> EncoderOutput:
-        """Run tower and projector through the model's own method."""
-        output = self.model.model.get_image_features(**prompt.encoder_inputs, return_dict=True)
-        features = torch.cat([part.reshape(-1, part.shape[-1]) for part in output.pooler_output])
-        return EncoderOutput(features, output)
-
-    def carry(self, features: Tensor) -> EncoderOutput:
-        """The library's own output class without a tower's states."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        return EncoderOutput(features, BaseModelOutputWithPooling())
-
-    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
-        """Features travel in the encoder's own output object."""
-        output.carrier.pooler_output = [features]
-        return {"mm_encoder_outputs": {"image": output.carrier}}
-
-    def _format(self, question: str) -> str:
-        """The prompt text with one image placeholder."""
-        if getattr(self.processor, "chat_template", None) is None:
-            return FALLBACK_TEMPLATE.format(question=question)
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        text: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        return text
-
-    def _placeholders(self, input_ids: Tensor) -> Tensor:
-        """(N0,) places of the image tokens, checked against the tower's grid."""
-        places: Tensor = (input_ids[0] == self.model.config.image_token_id).nonzero()[:, 0]
-        if places.shape[0] != self.shape.patches:
-            raise ModelError(
-                f"the processor made {places.shape[0]} image placeholders",
-                allowed=f"{self.shape.patches}, the patches of the vision tower",
-                hint="check patch_size and num_additional_image_tokens in processor_config.json",
-            )
-        return places

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vtc_cli.core.errors import MediaError, ModelError
+from vtc_cli.core.errors import ModelError
+from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
-from vtc_cli.core.shape import ModelShape
-from vtc_cli.core.tokens import Grid
-from vtc_cli.models.support.base import (
-    CLASS_SIGNALS,
-    COMMON_SIGNALS,
-    TOWER_SIGNALS,
-    Adapter,
-    EncoderOutput,
-    Prompt,
-)
+from vtc_cli.core.shape import ModelShape, TowerInput
+from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS, Adapter
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -31,23 +22,11 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, config_file, load_parts, visual_places
+from vtc_cli.models.support.parts import Parts, frame_settings, load_parts
+from vtc_cli.models.support.prompt import Kind, Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
-FALLBACK_TEMPLATE = "USER: {marker}\n{{question}} ASSISTANT:"  # as in the published checkpoints
 NARROW_TOKENS = ("<image>", "<video>")
-FRAME_FIELDS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
 
 
 class LlavaNextVideoAdapter(Adapter):
@@ -59,6 +38,8 @@ class LlavaNextVideoAdapter(Adapter):
     family: ClassVar[str] = "llava_next_video"
     model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS | CLASS_SIGNALS
+    takes: ClassVar[frozenset[Kind]] = frozenset({"video"})
+    fallback: ClassVar[str] = "USER: {visuals}\n{question} ASSISTANT:"  # as published
 
     @classmethod
     def load(cls, source: str, **options: Any) -> LlavaNextVideoAdapter:
@@ -78,6 +59,27 @@ class LlavaNextVideoAdapter(Adapter):
     def narrow(cls, seed: int) -> LlavaNextVideoAdapter:
         """The depth and 144 tokens a frame of LLaVA-NeXT-Video-7B at width 32."""
         return random_llava_next_video(seed, width=32, vision_layers=24, decoder_layers=32)
+
+    @classmethod
+    def true_size(
+        cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]
+    ) -> LlavaNextVideoAdapter:
+        """Random weights at true size with the byte tokenizer."""
+        from transformers import LlavaNextVideoConfig
+        from transformers import LlavaNextVideoForConditionalGeneration as Model
+
+        return cls._with_parts(build(Model, LlavaNextVideoConfig(**fields)))
+
+    @classmethod
+    def _with_parts(cls, model: Any) -> LlavaNextVideoAdapter:
+        """A model with a byte tokenizer and the processor of frames that fits it."""
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        side = model.config.vision_config.image_size
+        frames = CLIPImageProcessorPil(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        )
+        return cls(model, Parts(byte_tokenizer(NARROW_TOKENS), frames))
 
     @property
     def shape(self) -> ModelShape:
@@ -113,33 +115,20 @@ class LlavaNextVideoAdapter(Adapter):
         """The two-layer MLP behind the pooling."""
         return self.model.model.multi_modal_projector
 
-    def prepare(self, media: Media, question: str) -> Prompt:
-        """Format, tokenise and preprocess; one video a prompt.
-
-        Raises:
-            MediaError: a picture.
-        """
-        if media.kind != "video":
-            raise MediaError(
-                "a picture",
-                where=media.path,
-                allowed="a video: pictures at any resolution are not built in for this family",
-                hint="choose a model of a picture family, for instance narrow:llava",
-            )
+    def see(self, media: Media) -> Seen:
+        """Every frame of a video."""
         config, frames = self.model.config, media.frames.shape[0]
-        vision = config.vision_config
-        side = vision.image_size // vision.patch_size // config.spatial_pool_stride
-        input_ids = self._token_ids(question, frames * side**2).to(self.device)
-        places = visual_places(input_ids, config.video_token_index, frames * side**2)
-        return Prompt(
-            input_ids=input_ids,
-            position_ids=torch.arange(input_ids.shape[1], device=self.device)[None],
-            visual_index=places,
-            encoder_inputs={"pixel_values_videos": self._pixels(media)},
-            grid=Grid(frames, side, side),
-            patch_boxes=self._boxes(media, side),
-            question=question,
-            warnings=self._warnings(input_ids),
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        side //= config.spatial_pool_stride
+        marker = self.parts.token(config.video_token_index)
+        return Seen(
+            kind="video",
+            grids=(Grid(frames, side, side),),
+            tower=(TowerInput(frames, side, side),),
+            inputs={"pixel_values_videos": self._pixels(media)},
+            boxes=self._boxes(media, side),
+            text=marker * frames * side**2,
+            marker=marker,
         )
 
     def _pixels(self, media: Media) -> Tensor:
@@ -158,7 +147,7 @@ class LlavaNextVideoAdapter(Adapter):
                 allowed=f"{side} x {side}, as the vision tower takes",
                 hint="check size and crop_size in the checkpoint's processor configuration",
             )
-        return pixels[None].to(self.device, self.model.dtype)
+        return pixels[None].to(self.model.dtype)
 
     def _boxes(self, media: Media, side: int) -> NDArray[np.float64]:
         """(F x side x side, 4) boxes in the pixels of a frame, the same for every frame."""
@@ -166,53 +155,16 @@ class LlavaNextVideoAdapter(Adapter):
         boxes = patch_boxes(processor, media.width, media.height, side, side)
         return np.tile(boxes, (media.frames.shape[0], 1))
 
-    def _warnings(self, input_ids: Tensor) -> tuple[str, ...]:
-        known, length = self.decoder.config.max_position_embeddings, input_ids.shape[1]
-        if length <= known:
-            return ()
-        return (f"a prompt of {length} tokens; the decoder was trained on {known} at most",)
-
-    def _token_ids(self, question: str, tokens: int) -> Tensor:
-        """(1, S) ids of the prompt with the tokens of all frames in a row."""
-        parts: Parts = self.processor
-        video = parts.token(self.model.config.video_token_index)
-        text = parts.prompt(FALLBACK_TEMPLATE.format(marker=video), "video", question)
-        return parts.token_ids(text, video, video * tokens)
-
-    def encode(self, prompt: Prompt) -> EncoderOutput:
-        """Run tower, pooling and projector through the model's own method."""
-        output = self.model.model.get_video_features(**prompt.encoder_inputs, return_dict=True)
-        return EncoderOutput(output.pooler_output[0], output)
-
-    def carry(self, features: Tensor) -> EncoderOutput:
-        """The library's own output class without a tower's states."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        return EncoderOutput(features, BaseModelOutputWithPooling())
-
-    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
-        """Features travel in the encoder's own output object."""
-        output.carrier.pooler_output = features[None]
-        return {"mm_encoder_outputs": {"video": output.carrier}}
+    def handed(self, features: Tensor) -> Any:
+        """The model reads them as one batch."""
+        return features[None]
 
 
 def _frame_processor(source: str) -> Any:
     """A Pillow processor with the settings that the checkpoint has for frames of videos."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    nested = _json(source, "processor_config.json").get("video_processor")
-    settings = nested or _json(source, "video_preprocessor_config.json")
-    settings = settings or _json(source, "preprocessor_config.json")
-    if not settings:
-        raise OSError("no video_preprocessor_config.json and no preprocessor_config.json")
-    return CLIPImageProcessorPil(**{k: settings[k] for k in FRAME_FIELDS if k in settings})
-
-
-def _json(source: str, name: str) -> dict[str, Any]:
-    """A configuration file, empty if there is none."""
-    path = config_file(source, name)
-    found: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return CLIPImageProcessorPil(**frame_settings(source))
 
 
 def _check(config: Any, source: str) -> None:
@@ -261,7 +213,6 @@ def random_llava_next_video(
         LlavaNextVideoConfig,
         LlavaNextVideoForConditionalGeneration,
     )
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     vision = CLIPVisionConfig(
         hidden_size=width,
@@ -280,9 +231,6 @@ def random_llava_next_video(
         video_token_index=FIRST_FREE + 1,
         vision_feature_layer=-2,
     )
-    frames = CLIPImageProcessorPil(
-        size={"shortest_edge": image_size},
-        crop_size={"height": image_size, "width": image_size},
+    return LlavaNextVideoAdapter._with_parts(
+        random_model(LlavaNextVideoForConditionalGeneration, config, seed)
     )
-    model = random_model(LlavaNextVideoForConditionalGeneration, config, seed)
-    return LlavaNextVideoAdapter(model, Parts(byte_tokenizer(NARROW_TOKENS), frames))

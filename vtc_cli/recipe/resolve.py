@@ -11,7 +11,7 @@ from vtc_cli.core.errors import BudgetError, RecipeError, SignalError, VtcError
 from vtc_cli.core.plan import Fidelity, Plan, Planned, Positions
 from vtc_cli.core.shape import ModelShape
 from vtc_cli.core.signals import with_derived
-from vtc_cli.core.stage import EncoderStage, PrefillStage, Stage
+from vtc_cli.core.stage import DecodeStage, EncoderStage, PrefillStage, Stage
 from vtc_cli.recipe.layers import Scaled, literal_layers, scale_layers
 from vtc_cli.recipe.load import Recipe, StageUse
 from vtc_cli.recipe.parameters import (
@@ -77,6 +77,7 @@ def resolve(
         sha256=recipe.sha256,
         fidelity=chosen,
         positions=recipe.file.positions or usual,
+        input=tuple(item for item in planned if item.stage.phase == "input"),
         encoder=tuple(item for item in planned if item.stage.phase == "encoder"),
         prefill=tuple(item for item in planned if item.stage.phase == "prefill"),
         decode=tuple(item for item in planned if item.stage.phase == "decode"),
@@ -111,7 +112,11 @@ def _check_budget(
     if not recipe.stages:
         allowed = f"no budget: {recipe.file.name} compresses nothing"
         raise BudgetError(found, where=where, allowed=allowed, hint="choose another recipe")
-    if not 1 <= requested <= original_tokens:
+    followers = [use.cls for use in recipe.stages if use.cls.meets_budget]
+    in_cache = bool(followers) and all(issubclass(cls, DecodeStage) for cls in followers)
+    if in_cache and (requested < 1 or requested % 1):
+        raise BudgetError(found, where=where, allowed="a whole number of cache entries, from 1 on")
+    if not in_cache and not 1 <= requested <= original_tokens:
         raise BudgetError(found, where=where, allowed=f"1..{original_tokens} for this input")
     if fidelity == "official":
         if requested not in recipe.file.budgets:
@@ -119,7 +124,7 @@ def _check_budget(
             allowed = f"the published settings: {published}" if published else "none is published"
             hint = "--fidelity sound meets any budget"
             raise BudgetError(found, where=where, allowed=allowed, hint=hint)
-    elif not any(use.cls.meets_budget for use in recipe.stages):
+    elif not followers:
         names = ", ".join(use.name for use in recipe.stages)
         allowed = f"no budget: none of the stages follows one ({names})"
         hint = "set their hyper-parameters, or --fidelity official for published settings"
@@ -188,13 +193,12 @@ def _build(use: StageUse, resolved: Mapping[str, Any]) -> Stage:
 def _check_tower_layer(target: _Target, use: StageUse, stage: Stage) -> None:
     if not isinstance(stage, EncoderStage) or stage.tower_layer is None:
         return
-    joined = target.shape.merged_patches
-    if joined > 1:
+    between = target.shape.between
+    if between:
         raise VtcError(
             f"{use.name} acts inside the vision tower",
             where=use.where,
-            allowed=f"stages behind the projector: this model joins {joined} rows of its tower "
-            "to one visual token, and the join needs every row",
+            allowed=f"stages behind the projector: {between}, and that needs every row",
             hint="choose another recipe, or a model whose tower rows are the visual tokens",
         )
     last = target.shape.feature_layers - 1
@@ -210,6 +214,8 @@ def _layer_budget(target: _Target, planned: Sequence[Planned[Any]]) -> LayerBudg
     if target.requested is None or target.fidelity == "official":
         return None
     stages = [item.stage for item in planned]
+    if not any(stage.meets_budget for stage in stages if not isinstance(stage, DecodeStage)):
+        return None  # cache policies alone follow it, and they are given `Plan.cache_budget`
     prune_layers = {
         layer
         for stage in stages

@@ -10,7 +10,7 @@ from vtc_cli.core.discover import nearest
 from vtc_cli.core.plan import Positions
 from vtc_cli.recipe.text import Document, Place
 
-PHASES = ("encoder", "prefill", "decode")
+PHASES = ("input", "encoder", "prefill", "decode")
 Parameters = dict[str, Any] | None
 StageEntry = Annotated[dict[str, Parameters], Field(min_length=1, max_length=1)]
 Budget = Annotated[int, Field(ge=1)]
@@ -38,6 +38,7 @@ class RecipeFile(BaseModel):
         None, description="sound behaviour (the default) or bit for bit the official code's"
     )
     positions: Positions | None = Field(None, description="position ids of the tokens that stay")
+    input: list[StageEntry] = Field([], description="stages on the picture before the model")
     encoder: list[StageEntry] = Field([], description="stages in the vision tower or behind it")
     prefill: list[StageEntry] = Field([], description="stages in the decoder over the prompt")
     decode: list[StageEntry] = Field([], description="cache policies")

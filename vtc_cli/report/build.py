@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from statistics import median
 from typing import Any
 
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
-from vtc_cli.core.trace import ModelFacts, Trace
+from vtc_cli.core.trace import ModelFacts, Trace, Turn
 from vtc_cli.metrics import fidelity
-from vtc_cli.metrics.flops import compression_flops, full_flops, trace_flops
+from vtc_cli.metrics.flops import compression_flops, full_pass_flops, trace_flops
 from vtc_cli.metrics.information import information_by_stage, information_kept
-from vtc_cli.metrics.kv import full_kv_bytes
-from vtc_cli.metrics.latency import Latency, first_token_parts, latency, verdict
+from vtc_cli.metrics.kv import cache_budget, cuts_cache_alone, full_kv_bytes
+from vtc_cli.metrics.latency import Latency, cache_verdict, first_token_parts, latency, verdict
 from vtc_cli.metrics.layers import LayerFigures
 from vtc_cli.metrics.rank import Ranks
 from vtc_cli.metrics.tokens import token_counts
@@ -29,7 +30,15 @@ NO_TOWER = (
     "the tokens came from a file and the vision tower did not run: its time is not known, its "
     "operations are 0, and the time to the first token begins when the tokens enter the decoder"
 )
-TIMES = ("vision", "compression", "prefill", "ttft", "decode_per_token", "total")
+TIMES = (
+    "vision",
+    "compression",
+    "prefill",
+    "ttft",
+    "decode_per_token",
+    "policies_per_token",
+    "total",
+)
 
 
 def build_result(
@@ -44,6 +53,7 @@ def build_result(
     baseline_trace: Trace | None = None,
     nll: tuple[float, float] | None = None,
     tokens_file: TokensFileBlock | None = None,
+    more: Sequence[Media] = (),
 ) -> Result:
     """Measure a trace.
 
@@ -58,6 +68,7 @@ def build_result(
         baseline_trace: the full model on the same input, if it ran.
         nll: mean NLL of the full model's answer (compressed, full), nats a token, if measured.
         tokens_file: the file that the visual tokens came from, if they did.
+        more: further pictures and videos of the prompt.
     """
     baseline = None if baseline_trace is None else _baseline(trace, baseline_trace, nll)
     return Result.model_validate(
@@ -69,17 +80,26 @@ def build_result(
             "seed": seed,
             "model": model_block(trace.model),
             "recipe": recipe_block(trace.plan),
-            "input": input_facts(media) | {"question": question},
+            **_asked(trace, media, question, more),
             "tokens_file": tokens_file,
             **_measured(trace),
             "information": _information(trace, baseline_trace),
             "baseline": baseline,
             "verdict": _verdict(trace, baseline_trace),
-            "warnings": _warnings(trace, media),
+            "warnings": _warnings(trace, (media, *more)),
             "error": None,
             "environment": dict(trace.environment),
         }
     )
+
+
+def _asked(trace: Trace, media: Media, question: str, more: Sequence[Media]) -> dict[str, Any]:
+    """What was asked about what, and what further."""
+    return {
+        "input": input_facts(media) | {"question": question},
+        "more_inputs": [input_facts(each) for each in more],
+        "turns": [_turn(turn) for turn in trace.turns],
+    }
 
 
 def _information(trace: Trace, baseline: Trace | None) -> dict[str, Any] | None:
@@ -148,7 +168,8 @@ def input_facts(media: Media) -> dict[str, Any]:
     """The picture or video."""
     names = ("path", "kind", "sha256", "width", "height")
     facts = {name: getattr(media, name) for name in names}
-    return facts | {"frames": int(media.frames.shape[0])}
+    times = list(media.timestamps) if media.kind == "video" else None
+    return facts | {"frames": int(media.frames.shape[0]), "timestamps": times}
 
 
 def _tokens(trace: Trace) -> dict[str, Any]:
@@ -157,16 +178,25 @@ def _tokens(trace: Trace) -> dict[str, Any]:
 
 
 def _kv(trace: Trace) -> dict[str, Any]:
-    facts = trace.model
+    budget = cache_budget(trace)
     return {
         "bytes": trace.kv_bytes,
-        "full_bytes": full_kv_bytes(facts.shape.decoder, trace.prompt_tokens, facts.dtype),
+        "full_bytes": _full_kv_bytes(trace),
         "entries_per_layer": trace.kv_entries,
+        "text_entries_per_layer": trace.kv_text_entries or None,
+        "counts": budget and budget.counts,
+        "requested": budget and budget.requested,
+        "gap": budget and budget.gap_entries,
     }
 
 
+def _full_kv_bytes(trace: Trace) -> int:
+    facts = trace.model
+    return full_kv_bytes(facts.shape.decoder, trace.uncompressed.prompt_tokens, facts.dtype)
+
+
 def _flops(trace: Trace) -> dict[str, Any]:
-    full = full_flops(trace.model.shape, trace.prompt_tokens, trace.grid.frames)
+    full = full_pass_flops(trace)
     compressed = trace_flops(trace)
     return {
         "full": asdict(full),
@@ -220,8 +250,10 @@ def _fidelity(trace: Trace, full: Trace, nll: tuple[float, float] | None) -> Fid
 
 
 def _verdict(trace: Trace, full: Trace | None) -> str:
-    expected = full_flops(trace.model.shape, trace.prompt_tokens, trace.grid.frames)
+    expected = full_pass_flops(trace)
     mine, theirs = latency(trace.timings), latency(full.timings) if full else None
+    if cuts_cache_alone(trace):
+        return _cache_verdict(trace, mine, theirs)
     achieved = None
     if mine and theirs and mine.prefill.median_ms > 0:
         achieved = theirs.prefill.median_ms / mine.prefill.median_ms
@@ -231,10 +263,26 @@ def _verdict(trace: Trace, full: Trace | None) -> str:
     return verdict(parts, ideal=ideal, achieved=achieved, compressed=compressed)
 
 
-def _warnings(trace: Trace, media: Media) -> list[str]:
+def _turn(turn: Turn) -> dict[str, Any]:
+    names = ("question", "prompt_tokens", "answer", "ttft_ms")
+    return {name: getattr(turn, name) for name in names} | {
+        "answer_tokens": len(turn.answer_ids),
+        "decode_per_token_ms": median(turn.decode_ms) if turn.decode_ms else None,
+    }
+
+
+def _cache_verdict(trace: Trace, mine: Latency | None, theirs: Latency | None) -> str:
+    steps = [times.decode_per_token if times else None for times in (mine, theirs)]
+    achieved = steps[1].median_ms / steps[0].median_ms if steps[0] and steps[1] else None
+    ratio = trace.kv_bytes / _full_kv_bytes(trace)
+    return cache_verdict(first_token_parts(trace), kv_ratio=ratio, achieved=achieved)
+
+
+def _warnings(trace: Trace, shown: Sequence[Media]) -> list[str]:
     """What the reader must know, each thing once."""
     found = [NO_TOWER] if trace.given else []
-    found += [*media.warnings, *trace.warnings, *token_counts(trace).warnings]
+    found += [text for media in shown for text in media.warnings]
+    found += [*trace.warnings, *token_counts(trace).warnings]
     times = latency(trace.timings)
     if times and times.outlier_passes:
         passes = ", ".join(str(place + 1) for place in times.outlier_passes)

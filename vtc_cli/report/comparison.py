@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from rich.table import Table
 from rich.text import Text
 
@@ -33,9 +35,11 @@ def comparison_rows(result: Result) -> list[Row]:
 
 def _information(result: Result) -> list[Row]:
     kept = result.information
+    policies = any(stage.phase == "decode" for stage in result.tokens.by_stage)
+    where = "; before cache policies" if policies else ""
     named = (
-        ("energy kept", kept and kept.energy_kept, "in the span of the kept tokens"),
-        ("ICS kept", kept and kept.ics_kept, "of the tokens that live on"),
+        ("energy kept", kept and kept.energy_kept, f"in the span of the kept tokens{where}"),
+        ("ICS kept", kept and kept.ics_kept, f"of the tokens that live on{where}"),
     )
     return [
         (name, "1.00", f"{share:.2f}", "", note) for name, share, note in named if share is not None
@@ -60,18 +64,23 @@ def _counted(name: str, full: int, mine: int) -> Row:
 def _cache(result: Result) -> list[Row]:
     kv = result.kv
     ratio = kv.bytes / kv.full_bytes if kv.full_bytes else 0.0
-    return [("KV cache", size(kv.full_bytes), size(kv.bytes), f"{ratio:.2f}", "")]
+    note = ""
+    if any(stage.phase == "decode" for stage in result.tokens.by_stage):
+        note = f"{fmean(kv.entries_per_layer):.1f} entries a layer and head"
+    return [("KV cache", size(kv.full_bytes), size(kv.bytes), f"{ratio:.2f}", note)]
 
 
 def _times(result: Result) -> list[Row]:
     if result.time_ms is None:
         return []
     ideal = f"ideal {1 / result.flops.prefill_ratio:.1f}x"
+    spent = result.time_ms.policies_per_token
+    policies = "" if spent is None else f"cache policies {milliseconds(spent)} of it"
     names = [
         ("vision", "vision time", ""),
         ("prefill", "prefill time", ideal),
         ("ttft", "first token", ""),
-        ("decode_per_token", "per token", ""),
+        ("decode_per_token", "per token", policies),
     ]
     if result.tokens_file is not None:  # no tower ran, so that there is no time to leave blank
         del names[0]
@@ -85,7 +94,7 @@ def _time(result: Result, field: str, title: str, note: str) -> Row:
     speedup = _speedup(full / mine) if full and mine else ""
     spread = getattr(result.time_ms.spread if result.time_ms else None, field, None)
     notes = [] if spread is None else [f"± {milliseconds(spread)}"]
-    notes += [note] if note and speedup else []
+    notes += [note] if note and (speedup or field == "decode_per_token") else []
     return (title, _milliseconds(full), _milliseconds(mine), speedup, "   ".join(notes))
 
 

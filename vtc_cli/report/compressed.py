@@ -156,7 +156,7 @@ def _tokens(trace: Trace, *, asked: bool) -> CompressedTokens:
     encoder = [record.after for record in trace.records if record.phase == "encoder"]
     every = [record.after for record in trace.records]
     return CompressedTokens(
-        original=trace.original_tokens,
+        original=trace.uncompressed.layout.tokens,
         entering=[trace.original_tokens, *encoder][-1],
         final=[trace.original_tokens, *every][-1],
         text=trace.text_tokens if asked else None,

@@ -28,7 +28,8 @@ def print_result(
     elif out_console.is_terminal:
         render(result, out_console)
     else:
-        _write(out_console, result.answer + "\n")
+        answers = [result.answer, *(turn.answer for turn in result.turns)]
+        _write(out_console, "\n".join(answers) + "\n")
         if not quiet:
             render(result, err_console, answer=False)
 

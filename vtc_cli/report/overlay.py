@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -41,33 +39,29 @@ def draw_overlay(
     Raises:
         UsageError: `frame` does not exist.
     """
-    if not 0 <= frame < trace.grid.frames:
-        raise UsageError(f"frame {frame}", allowed=f"0 to {trace.grid.frames - 1}")
-    grid = (trace.grid.frames, trace.grid.rows, trace.grid.columns)
-    view = make_view(media.picture(frame), patch_boxes.reshape(*grid, 4)[frame])
+    rasters = trace.layout.rasters()
+    if not 0 <= frame < len(rasters):
+        raise UsageError(f"frame {frame}", allowed=f"0 to {len(rasters) - 1}")
+    index = rasters[frame].index
+    view = make_view(media.picture(rasters[frame].frame), boxes_of(patch_boxes, index))
     records = [record for record in trace.records if record.holder is not None]
     panels = [reduced(view.picture)]
-    dropped_at = np.full(grid, -1, dtype=np.int64)
+    dropped_at = np.full(trace.original_tokens, -1, dtype=np.int64)
     for number, record in enumerate(records):
-        holder = _holder(record).reshape(grid)
+        holder = holder_of(record)
         dropped_at[(holder < 0) & (dropped_at < 0)] = number
-        panels.append(draw_panel(view, holder[frame], dropped_at[frame]))
-    captions = [_picture_caption(trace), *(_caption(trace, record) for record in records)]
-    return _sheet(panels, captions, _legend(records, dropped_at))
+        panels.append(draw_panel(view, holder[index], dropped_at[index]))
+    captions = [_picture_caption(trace), *(stage_caption(trace, record) for record in records)]
+    return _sheet(panels, captions, legend_lines(records, dropped_at))
 
 
-def save_overlay(
-    path: Path,
-    trace: Trace,
-    media: Media,
-    patch_boxes: NDArray[np.float64],
-    frame: int = 0,
-) -> None:
-    """Draw the overlay and write it to `path`; the ending of the name chooses the format."""
-    draw_overlay(trace, media, patch_boxes, frame).save(path)
+def boxes_of(patch_boxes: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(rows, columns, 4) boxes of the tokens `index` of a raster; empty where there is none."""
+    return np.where((index >= 0)[..., None], patch_boxes[index], 0.0)
 
 
-def _holder(record: StageRecord) -> NDArray[np.int64]:
+def holder_of(record: StageRecord) -> NDArray[np.int64]:
+    """(N0,) the row that holds each original token behind a stage, -1 if it is gone."""
     assert record.holder is not None
     holder: NDArray[np.int64] = record.holder.cpu().numpy()
     return holder
@@ -77,9 +71,11 @@ def _picture_caption(trace: Trace) -> PANEL_CAPTION:
     return "the picture", f"{trace.original_tokens} tokens"
 
 
-def _caption(trace: Trace, record: StageRecord) -> PANEL_CAPTION:
+def stage_caption(trace: Trace, record: StageRecord) -> PANEL_CAPTION:
+    """Name of a stage, and where it acted with what it left."""
     kind = "vision layer" if record.phase == "encoder" else "decoder layer"
     place = "after the projector" if record.layer < 0 else f"{kind} {record.layer}"
+    place = "the picture itself" if record.phase == "input" else place
     return _short(record), f"{place} · {record.after} of {trace.original_tokens} tokens"
 
 
@@ -87,7 +83,7 @@ def _short(record: StageRecord) -> str:
     return record.stage.rsplit(".", 1)[-1]
 
 
-def _legend(
+def legend_lines(
     records: list[StageRecord], dropped_at: NDArray[np.int64]
 ) -> list[tuple[int | None, str]]:
     """A line for each stage that dropped patches, one for merged patches if there are any."""
@@ -112,8 +108,8 @@ def _sheet(
     rows = -(-len(panels) // PANELS_A_ROW)
     columns = -(-len(panels) // rows)
     cell_width, cell_height = panels[0].width + GAP, panels[0].height + TITLE_HEIGHT + GAP
-    text_width = round(max((_text_width(text) for _, text in legend), default=0)) + 40
-    width = max(columns * cell_width - GAP, text_width) + 2 * MARGIN
+    legend_width = round(max((text_width(text) for _, text in legend), default=0)) + 40
+    width = max(columns * cell_width - GAP, legend_width) + 2 * MARGIN
     height = 2 * MARGIN + rows * cell_height + LEGEND_LINE * len(legend)
     sheet = Image.new("RGB", (width, height), PAPER)
     canvas = ImageDraw.Draw(sheet)
@@ -122,7 +118,7 @@ def _sheet(
         top = MARGIN + number // columns * cell_height
         _title(canvas, left, top, caption, panel.width)
         sheet.paste(panel, (left, top + TITLE_HEIGHT))
-    _draw_legend(canvas, legend, MARGIN + rows * cell_height)
+    draw_legend(canvas, legend, MARGIN + rows * cell_height)
     return sheet
 
 
@@ -134,13 +130,14 @@ def _title(
         (caption[0], TITLE_SIZE, INK, 0),
         (caption[1], TEXT_SIZE, SOFT_INK, 21),
     ):
-        fitted = min(size, max(int(size * width / max(_text_width(text, size), 1)), 8))
-        canvas.text((left, top + down), text, fill=colour, font=_font(fitted))
+        fitted = min(size, max(int(size * width / max(text_width(text, size), 1)), 8))
+        canvas.text((left, top + down), text, fill=colour, font=font_of(fitted))
 
 
-def _draw_legend(
+def draw_legend(
     canvas: ImageDraw.ImageDraw, legend: list[tuple[int | None, str]], top: int
 ) -> None:
+    """Lines of marks and words from `top` on."""
     for line, (stage, text) in enumerate(legend):
         middle = top + line * LEGEND_LINE + LEGEND_LINE / 2
         box = (MARGIN, middle - 9, MARGIN + 18, middle + 9)
@@ -151,13 +148,15 @@ def _draw_legend(
             canvas.rectangle(inner, outline=(255, 255, 255), width=2)
         else:
             draw_mark(canvas, stage, (MARGIN + 9, middle), 5)
-        font = _font(TEXT_SIZE)
+        font = font_of(TEXT_SIZE)
         canvas.text((MARGIN + 28, middle), text, fill=INK, font=font, anchor="lm")
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all words, in pixels."""
     return ImageFont.load_default(size=size)
 
 
-def _text_width(text: str, size: int = TEXT_SIZE) -> float:
-    return _font(size).getlength(text)
+def text_width(text: str, size: int = TEXT_SIZE) -> float:
+    """Pixels that a line of text takes."""
+    return font_of(size).getlength(text)

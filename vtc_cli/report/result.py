@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -52,7 +52,7 @@ class RecipeBlock(Block):
 
 
 class InputFacts(Block):
-    """The picture or video."""
+    """The picture or video; `timestamps` are the seconds of the frames, null for a picture."""
 
     path: str
     kind: str
@@ -60,6 +60,7 @@ class InputFacts(Block):
     width: int
     height: int
     frames: int
+    timestamps: list[float] | None
 
 
 class InputBlock(InputFacts):
@@ -80,6 +81,27 @@ class StageBlock(Block):
     protected: int
 
 
+class SpanBlock(Block):
+    """Counts of one picture or video of several."""
+
+    original: int
+    entering: int
+    layer_average: float
+    final: int
+    requested: float | None
+
+
+class TurnBlock(Block):
+    """A further question on the same cache; times are those of one pass."""
+
+    question: str
+    prompt_tokens: int
+    answer: str
+    answer_tokens: int
+    ttft_ms: float
+    decode_per_token_ms: float | None
+
+
 class TokensBlock(Block):
     """Counts of visual tokens; `gap` is achieved minus requested layer average.
 
@@ -96,14 +118,24 @@ class TokensBlock(Block):
     gap: float | None
     per_layer: list[int]
     by_stage: list[StageBlock]
+    by_span: list[SpanBlock] = Field(default_factory=list)
 
 
 class KvBlock(Block):
-    """Key/value cache after the prompt and the cache policies."""
+    """Key/value cache after the prompt and the cache policies.
+
+    `entries_per_layer` and, of them, `text_entries_per_layer` are means over heads. A budget that
+    cache policies follow is `requested`, in what `counts` says, a layer and head; `gap` is achieved
+    minus requested, mean over layers.
+    """
 
     bytes: int
     full_bytes: int
     entries_per_layer: list[float]
+    text_entries_per_layer: list[float] | None
+    counts: Literal["cache_entries", "visual_entries"] | None
+    requested: float | None
+    gap: float | None
 
 
 class FullFlops(Block):
@@ -138,6 +170,7 @@ class SpreadBlock(Block):
     prefill: float | None
     ttft: float | None
     decode_per_token: float | None
+    policies_per_token: float | None
     total: float | None
 
 
@@ -157,6 +190,7 @@ class TimeBlock(Block):
     prefill: float | None
     ttft: float | None
     decode_per_token: float | None
+    policies_per_token: float | None
     total: float | None
     repeats: int
     spread: SpreadBlock | None
@@ -279,7 +313,9 @@ class Result(Head, Measured):
     model: ModelBlock
     recipe: RecipeBlock
     input: InputBlock
+    more_inputs: list[InputFacts] = Field(default_factory=list)
     tokens_file: TokensFileBlock | None = None
+    turns: list[TurnBlock] = Field(default_factory=list)
     baseline: BaselineBlock | None
     verdict: str
     warnings: list[str]
@@ -287,7 +323,44 @@ class Result(Head, Measured):
     environment: dict[str, Any]
 
 
-class Failure(Head):
+class JobBlock(Block):
+    """The job that a line of a batch answers; what an unreadable job does not say is null.
+
+    Attributes:
+        line: its line in the jobs file, from 1.
+        key: hash of all that shapes the answer; a job with this key is done.
+        media: as the jobs file has it.
+        expected: the job's `answer`.
+        correct: whether the model's answer is the expected one (rule `normalised`).
+        asked: model, recipe, budget, seed and the other settings that `key` covers.
+    """
+
+    line: int
+    key: str
+    media: str | None
+    question: str | None
+    expected: str | None
+    category: str | None
+    correct: bool | None
+    asked: dict[str, Any]
+
+
+class Keyed(Block):
+    """What each line of a batch begins with; `id` is the job's own, or made of its `key`."""
+
+    id: str | None
+    job: JobBlock
+
+
+class BatchResult(Result, Keyed):
+    """The line of a batch job that was answered: a whole result and its job."""
+
+
+class Failure(Head, Keyed):
     """The line of a batch job that failed."""
 
     error: ErrorBlock
+
+
+class BatchLine(RootModel[BatchResult | Failure]):
+    """Any line of a results file."""

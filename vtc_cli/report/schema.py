@@ -10,11 +10,12 @@ from pydantic import BaseModel
 
 from vtc_cli.report.compare.summary import Comparison
 from vtc_cli.report.compressed import CompressedReport
-from vtc_cli.report.result import Result
+from vtc_cli.report.result import BatchLine, Result
 
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
 SCHEMAS: Mapping[Path, type[BaseModel]] = {
     SCHEMA_FILE: Result,
+    Path(__file__).with_name("batch.schema.json"): BatchLine,
     Path(__file__).with_name("compressed.schema.json"): CompressedReport,
     Path(__file__).with_name("comparison.schema.json"): Comparison,
 }

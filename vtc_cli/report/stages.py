@@ -86,7 +86,7 @@ def _kept(count: int, original: int) -> Text:
 
 def _layer(stage: StageBlock, layers: list[int]) -> Text:
     if stage.layer < 0:
-        return Text("projected")
+        return Text("picture" if stage.phase == "input" else "projected")
     kind = "vision " if stage.phase == "encoder" else ""
     places = str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
     return Text(kind + places)

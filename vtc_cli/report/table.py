@@ -53,6 +53,8 @@ def _header(result: Result, width: int) -> RenderableType:
         f"{model.device} {model.dtype} {model.attention} · {model.weights}"
     )
     source = f"{media.path} {media.width}x{media.height}{clip}"
+    if result.more_inputs:
+        source += f" + {len(result.more_inputs)} more"
     if result.tokens_file is not None:
         source = f"{result.tokens_file.path}, tokens of {source}"
     right = f'{source} · "{media.question}"'
@@ -69,6 +71,8 @@ def _header(result: Result, width: int) -> RenderableType:
 def budget_line(result: Result) -> str:
     """Requested and achieved budget with the other counts."""
     tokens = result.tokens
+    if result.kv.requested is not None:
+        return _cache_budget_line(result)
     counts = f"{tokens.entering} entering, {tokens.final} final"
     if tokens.requested is None or tokens.gap is None:
         return f"{tokens.layer_average:.1f} visual tokens (layer average), {counts}"
@@ -82,6 +86,18 @@ def budget_line(result: Result) -> str:
     )
 
 
+def _cache_budget_line(result: Result) -> str:
+    """The same where the budget is one of cache entries."""
+    tokens, kv = result.tokens, result.kv
+    requested, off = kv.requested or 0.0, kv.gap or 0.0
+    gap = f"gap {off:+.1f}" if abs(off) >= 0.05 else "met"
+    what = "cache entries" if kv.counts == "cache_entries" else "visual cache entries"
+    return (
+        f"budget {requested:g} {what} a layer and head -> achieved {requested + off:.1f} ({gap}), "
+        f"{tokens.layer_average:.1f} visual tokens in the prefill (layer average)"
+    )
+
+
 def _positions(result: Result) -> str:
     recipe = result.recipe
     return f"{recipe.fidelity} behaviour, {recipe.positions} positions"
@@ -89,7 +105,7 @@ def _positions(result: Result) -> str:
 
 def _closing(result: Result) -> list[RenderableType]:
     """Fidelity, verdict and warnings."""
-    lines: list[RenderableType] = []
+    lines: list[RenderableType] = [*_spans(result), *_turns(result)]
     if result.baseline is not None:
         lines.append(Text(fidelity_line(result, result.baseline.fidelity)))
     lines.append(Text(result.verdict, style="bold"))
@@ -97,16 +113,48 @@ def _closing(result: Result) -> list[RenderableType]:
     return lines
 
 
+def _spans(result: Result) -> list[RenderableType]:
+    """A line for each picture and video, if there are several."""
+    lines: list[RenderableType] = []
+    for number, span in enumerate(result.tokens.by_span):
+        source = result.input if number == 0 else result.more_inputs[number - 1]
+        asked = "" if span.requested is None else f" of {span.requested:.1f} asked"
+        lines.append(
+            Text(
+                f"{source.path}: {span.original} -> {span.entering} entering, "
+                f"{span.layer_average:.1f}{asked} (layer average), {span.final} final"
+            )
+        )
+    return [*lines, ""] if lines else []
+
+
+def _turns(result: Result) -> list[RenderableType]:
+    """Further questions and their answers."""
+    lines: list[RenderableType] = []
+    for turn in result.turns:
+        lines.append(Text(f'then "{turn.question}"'))
+        cost = f"  {turn.prompt_tokens} tokens read, first token after {turn.ttft_ms:.0f} ms"
+        lines.append(Text.assemble((turn.answer, f"bold {ACCENT}"), cost))
+    return [*lines, ""] if lines else []
+
+
 def fidelity_line(result: Result, fidelity: FidelityBlock) -> str:
     """How close the answer is; of random weights only the distance of distributions is said."""
     parts = [] if result.model.weights == "random" else [_answer_change(result, fidelity)]
     if fidelity.kl_first_token is not None:
         parts.append(f"KL {significant(fidelity.kl_first_token)} nats")
-    if fidelity.top1_agree is not None:
+    if fidelity.top1_agree is not None and _acts_later(result):
+        parts.append("the first token comes before the cache is cut")
+    elif fidelity.top1_agree is not None:
         parts.append("top-1 agrees" if fidelity.top1_agree else "top-1 differs")
     if fidelity.answer_nll_delta is not None:
         parts.append(f"NLL of the full answer {fidelity.answer_nll_delta:+.3f} nats a token")
     return " · ".join(parts)
+
+
+def _acts_later(result: Result) -> bool:
+    """Whether only cache policies acted."""
+    return {stage.phase for stage in result.tokens.by_stage} == {"decode"}
 
 
 def _answer_change(result: Result, fidelity: FidelityBlock) -> str:

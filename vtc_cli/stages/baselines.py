@@ -14,7 +14,7 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.stages.ops.allowance import tokens_allowed
-from vtc_cli.stages.ops.spread import evenly_spread
+from vtc_cli.stages.ops.spread import spread_over_views
 
 SOURCE = "a baseline has none"
 
@@ -61,7 +61,7 @@ class Random(_Blind):
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform(_Blind):
-    """Keeps tokens that lie evenly over the picture (the rule stands in `evenly_spread`).
+    """Keeps tokens that lie evenly over the picture (the rule stands in `spread.py`).
 
     After the uniform sampling of FEATHER (arXiv 2412.13180), every s-th row and column.
     Deviation: any count is met, also over the holes that earlier stages left, and the tokens lie in
@@ -71,4 +71,4 @@ class Uniform(_Blind):
     def _choose(self, tokens: TokenTable, signals: Signals, free: Tensor, count: int) -> Tensor:
         if count == 0:
             return free[:0]
-        return free[evenly_spread(tokens.position[free], tokens.grid, count)]
+        return spread_over_views(tokens, free, count)

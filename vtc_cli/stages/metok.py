@@ -45,7 +45,9 @@ class EventPool(EncoderStage):
     relevant to the question are key events; in every event the most relevant frames are key frames.
 
     Deviation: the relevance is what the model's own features and embeddings say, unless a pair of
-    image and text encoder gives it; the official code runs a second, complete SigLIP.
+    image and text encoder gives it (`--relevance`); the official code runs a second, complete
+    SigLIP. Such a pair reads the question, cut to what its text encoder takes; the official code
+    gives the whole prompt and joins chunks of 64 tokens by their maximum.
     Deviation: no separator token follows an event, for a family's prompt has no place for one; the
     official code appends one newline token to each.
     Deviation: with no more frames than cuts every frame is an event, and a single frame (a picture)
@@ -101,11 +103,12 @@ class EventPool(EncoderStage):
         Raises:
             StageError: an earlier stage changed the grid, or values that are not finite.
         """
-        if tokens.grid.frames == 1:
+        if tokens.layout.frames == 1:
             return self._one_event(tokens)
         require_whole_grid(tokens, "event_pool")
-        frames = tokens.grid.frames
-        means = require_finite(frame_means(tokens.features, frames), "features")
+        grid = tokens.layout.only
+        frames, patches = grid.frames, tokens.features[: grid.tokens]  # a marker may stand behind
+        means = require_finite(frame_means(patches, frames), "features")
         relevance = require_finite(signals.frame_relevance(), "frame relevance")
         event = cut_events(adjacent_cosine(means), self.cuts)
         key_event, key_frame = self._keys(relevance, event)
@@ -156,7 +159,7 @@ class EventPool(EncoderStage):
 
     def _pooled(self, tokens: TokenTable, strides: list[int]) -> Pooled:
         """Every frame pooled with its stride, protected tokens apart where none took them up."""
-        grid = tokens.grid
+        grid = tokens.layout.only
         known = {
             stride: pool_frame(
                 grid.rows, grid.columns, stride, self.pooling, tokens.features.device

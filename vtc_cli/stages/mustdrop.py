@@ -68,7 +68,7 @@ class SpatialMerge(EncoderStage):
             BudgetError: merging every window would still leave too many tokens.
         """
         self._check_grid(tokens)
-        members = window_members(tokens.grid, self.window, tokens.features.device)
+        members = window_members(tokens.layout, self.window, tokens.features.device)
         scores = require_finite(mean_pair_cosine(tokens.features, members), "window scores")
         count = self._merge_count(scores, len(tokens), signals.budget)
         chosen = top_indices(scores, count)
@@ -76,11 +76,15 @@ class SpatialMerge(EncoderStage):
         return self._merged(members, chosen, len(tokens), flops)
 
     def _check_grid(self, tokens: TokenTable) -> None:
-        grid = tokens.grid
         require_whole_grid(tokens, "spatial_merge")
-        if self.fidelity == "official" and (grid.rows % self.window or grid.columns % self.window):
+        odd = [
+            grid
+            for grid in tokens.layout.grids
+            if grid.rows % self.window or grid.patch_columns % self.window
+        ]
+        if self.fidelity == "official" and odd:
             raise StageError(
-                f"a grid of {grid.rows} x {grid.columns} does not divide into windows",
+                f"a grid of {odd[0].rows} x {odd[0].columns} does not divide into windows",
                 allowed=f"sides that are multiples of {self.window} under official fidelity",
                 hint="--fidelity sound leaves the rest of the grid unmerged",
             )

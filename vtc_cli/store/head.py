@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+from vtc_cli.core.layout import View
 from vtc_cli.core.plan import Fidelity, Positions
 from vtc_cli.core.stage import Phase
 
 FORMAT: Literal["vtc-tokens"] = "vtc-tokens"
-FORMAT_VERSION: Literal["1"] = "1"
+FORMAT_VERSION: Literal["2"] = "2"
 PLAIN = ("format", "format_version", "vtc", "created")  # the other fields are JSON
 
 
@@ -35,12 +36,16 @@ class ModelPart(Part):
 
 
 class AskedPart(Part):
-    """What the command line asked of the recipe; `budget` may be `default` or null."""
+    """What the command line asked of the recipe; `budget` may be `default` or null.
+
+    `relevance` names the pair of encoders that scored frames, null for the model's own features.
+    """
 
     budget: float | Literal["default"] | None
     fidelity: Fidelity | None
     exact_layers: bool
     stage: str | None
+    relevance: str | None = None
 
 
 class BudgetPart(Part):
@@ -88,11 +93,16 @@ class DecisionPart(Part):
 
 
 class GridPart(Part):
-    """Geometry of the original tokens."""
+    """One grid of the original tokens; see `Grid`."""
 
     frames: PositiveInt
     rows: PositiveInt
     columns: PositiveInt
+    span: NonNegativeInt
+    view: View
+    top: NonNegativeInt
+    left: NonNegativeInt
+    line_ends: bool
 
 
 class InputPart(Part):
@@ -115,7 +125,7 @@ class Head(Part):
     """
 
     format: Literal["vtc-tokens"] = FORMAT
-    format_version: Literal["1"] = FORMAT_VERSION
+    format_version: Literal["2"] = FORMAT_VERSION
     vtc: str
     created: str
     model: ModelPart
@@ -123,7 +133,7 @@ class Head(Part):
     recipe: RecipePart
     stages: tuple[StagePart, ...]
     decisions: tuple[DecisionPart, ...]
-    grid: GridPart
+    grids: tuple[GridPart, ...] = Field(min_length=1)
     input: InputPart
     question: str | None
     text_readers: tuple[str, ...]

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from vtc_cli.core.decision import MARKS, Decision
 from vtc_cli.core.errors import StageError, TokenFileError, VtcError
-from vtc_cli.core.tokens import Grid, TokenTable
+from vtc_cli.core.layout import Grid, Layout
+from vtc_cli.core.tokens import COLUMNS, TokenTable
 from vtc_cli.store.head import FORMAT, FORMAT_VERSION, Head
-from vtc_cli.store.write import COLUMNS, ENTERING
+from vtc_cli.store.write import ADDED, ENTERING
 
 ALLOWED = "a file that `vtc compress` wrote"
 AGAIN = "compress the picture again"
@@ -50,7 +51,8 @@ class TokenFile:
         """The tokens at the decoder's door on `device`."""
         table = self.entering
         moved = {name: getattr(table, name).to(device) for name in (*COLUMNS, "origin")}
-        return TokenTable(**moved, grid=table.grid)
+        added = tuple(rows.to(device) for rows in table.added)
+        return TokenTable(**moved, layout=table.layout, added=added)
 
     def decisions_on(self, device: torch.device) -> tuple[Decision, ...]:
         """The decisions of the prefill on `device`."""
@@ -99,7 +101,7 @@ class _Reader:
 
     def __init__(self, path: Path, head: Head, tensors: Mapping[str, Tensor]) -> None:
         self._path, self._head, self._tensors = path, head, tensors
-        self._grid = Grid(**head.grid.model_dump())
+        self._layout = Layout(tuple(Grid(**part.model_dump()) for part in head.grids))
 
     def fault(self, found: str, allowed: str = ALLOWED) -> TokenFileError:
         """An error about this file."""
@@ -117,7 +119,7 @@ class _Reader:
     def table(self, prefix: str) -> TokenTable:
         """A table from the columns of that prefix."""
         anchor = self._take(f"{prefix}anchor", (-1,), WHOLE)
-        count, original = int(anchor.shape[0]), self._grid.tokens
+        count, original = int(anchor.shape[0]), self._layout.tokens
         self._within(f"{prefix}anchor", anchor, original)
         if torch.unique(anchor).shape[0] != count:
             raise self.fault(f"{prefix}anchor names an original token twice")
@@ -134,8 +136,15 @@ class _Reader:
             protected=self._take(f"{prefix}protected", (count,), torch.bool),
             anchor=anchor,
             origin=self._sparse(f"{prefix}origin.", (count, original)),
-            grid=self._grid,
+            layout=self._layout,
+            added=self._added(prefix, tuple(features.shape), dtype),
         )
+
+    def _added(self, prefix: str, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Rows for the first decoder layers, as many as the file holds."""
+        names = [name for name in self._tensors if name.startswith(f"{prefix}{ADDED}")]
+        layers = [f"{prefix}{ADDED}{layer}" for layer in range(len(names))]
+        return tuple(self._finite(name, self._take(name, shape, dtype)) for name in layers)
 
     def decision(self, number: int, incoming: int) -> Decision:
         """Decision `number` of the prefill, over `incoming` rows."""

@@ -15,6 +15,7 @@ from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.recorded import Recorded
 from vtc_cli.media.size import MAX_PIXELS
 from vtc_cli.recipe.rebuild import rebuild
+from vtc_cli.recipe.schema import PHASES
 from vtc_cli.store.head import StagePart
 from vtc_cli.store.read import AGAIN, TokenFile
 
@@ -26,7 +27,7 @@ def replay_plan(file: TokenFile, device: torch.device) -> Plan:
         TokenFileError: a stage of the encoder or of decoding is not known here any more.
     """
     head, decisions = file.head, file.decisions_on(device)
-    planned: dict[str, list[Planned[Any]]] = {"encoder": [], "prefill": [], "decode": []}
+    planned: dict[str, list[Planned[Any]]] = {name: [] for name in PHASES}
     for number, part in enumerate(head.stages):
         if part.phase == "prefill":
             planned["prefill"].append(_recorded(file, number, part, decisions))
@@ -39,6 +40,7 @@ def replay_plan(file: TokenFile, device: torch.device) -> Plan:
         sha256=recipe.sha256,
         fidelity=recipe.fidelity,
         positions=recipe.positions,
+        input=tuple(planned["input"]),
         encoder=tuple(planned["encoder"]),
         prefill=tuple(planned["prefill"]),
         decode=tuple(planned["decode"]),

@@ -16,7 +16,7 @@ from vtc_cli.core.errors import VtcError
 from vtc_cli.core.files import temporary_beside
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
-from vtc_cli.core.tokens import TokenTable
+from vtc_cli.core.tokens import COLUMNS, TokenTable
 from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.store.head import (
     AskedPart,
@@ -30,7 +30,7 @@ from vtc_cli.store.head import (
     StagePart,
 )
 
-COLUMNS = ("features", "position", "size", "protected", "anchor", "span", "frame", "segment", "key")
+ADDED = "added."  # and the number of the decoder layer
 ENTERING = "entering."
 
 
@@ -71,7 +71,7 @@ def make_head(trace: Trace, media: Media, origin: Origin) -> Head:
         recipe=_recipe(plan, origin.recipe),
         stages=tuple(StagePart(**planned.plain()) for planned in plan.stages),
         decisions=tuple(_decisions(trace)),
-        grid=GridPart(**asdict(trace.grid)),
+        grids=tuple(GridPart(**asdict(grid)) for grid in trace.layout.grids),
         input=InputPart(
             **{name: getattr(media, name) for name in known}, frames=int(media.frames.shape[0])
         ),
@@ -108,6 +108,7 @@ def token_bytes(head: Head, trace: Trace, entering: TokenTable, final: TokenTabl
 def columns(table: TokenTable, prefix: str = "") -> dict[str, Tensor]:
     """Every column of a table by its name in the file."""
     found: dict[str, Tensor] = {prefix + name: getattr(table, name) for name in COLUMNS}
+    found |= {f"{prefix}{ADDED}{layer}": rows for layer, rows in enumerate(table.added)}
     origin = table.origin.coalesce()
     found[f"{prefix}origin.indices"] = origin.indices()
     found[f"{prefix}origin.values"] = origin.values()

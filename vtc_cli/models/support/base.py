@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vtc_cli.core.errors import ModelError
+from vtc_cli.core.errors import MediaError, ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
-from vtc_cli.core.tokens import Grid
+from vtc_cli.models.support.parts import Parts, as_taken, prompt_ids, visual_places
+from vtc_cli.models.support.prompt import (
+    EncoderOutput,
+    Kind,
+    Prompt,
+    Seen,
+    in_span_order,
+    layout_of,
+)
 
 # Signals that every family gives: the engine reads them off the projector and the decoder.
 COMMON_SIGNALS = frozenset(
@@ -36,44 +42,6 @@ TOWER_SIGNALS = frozenset({"vision_received_attention", "vision_keys"})
 CLASS_SIGNALS = frozenset({"vision_cls_attention"})  # of a tower with a [CLS] row
 
 
-@dataclass(frozen=True, eq=False)
-class Prompt:
-    """A question about one picture as the model takes it.
-
-    Attributes:
-        input_ids: (1, S) int64, one placeholder for each original visual token.
-        position_ids: (..., 1, S) int64, ids of the uncompressed prompt.
-        visual_index: (N0,) int64, places of the placeholders in the sequence, raster order.
-        encoder_inputs: what the vision tower takes, for instance `pixel_values`.
-        grid: geometry of the N0 visual tokens.
-        patch_boxes: (N0, 4) float, left, top, right, bottom of every token in picture pixels.
-        question: the text asked.
-        warnings: what was done to the picture that the reader must know.
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    visual_index: Tensor
-    encoder_inputs: Mapping[str, Tensor]
-    grid: Grid
-    patch_boxes: NDArray[np.float64]
-    question: str
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def prompt_tokens(self) -> int:
-        """S, all tokens of the uncompressed prompt."""
-        return int(self.input_ids.shape[1])
-
-
-@dataclass(frozen=True, eq=False)
-class EncoderOutput:
-    """What the encoder gives: `features` (N, d) and the library's own object that carries them."""
-
-    features: Tensor
-    carrier: Any
-
-
 class Adapter(ABC):
     """One loaded model with its processor.
 
@@ -81,11 +49,18 @@ class Adapter(ABC):
         family: name of the adapter file.
         model_types: values of `config.model_type` that the adapter handles.
         provides: names of the signals that the family can give.
+        takes: what a prompt may show, pictures or videos or both.
+        several: whether a prompt may show more than one.
+        fallback: format of a prompt, with `{visuals}` and `{question}`, for checkpoints without a
+            chat template.
     """
 
     family: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
     provides: ClassVar[frozenset[str]]
+    takes: ClassVar[frozenset[Kind]] = frozenset({"image"})
+    several: ClassVar[bool] = True
+    fallback: ClassVar[str]
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
@@ -146,6 +121,15 @@ class Adapter(ABC):
     def projector(self) -> nn.Module:
         """The map from tower states to decoder width; its input has one row a visual token."""
 
+    def projector_rows(self, states: Sequence[Tensor], prompt: Prompt) -> Tensor:
+        """(N, d_vision) what the projector reads of each token.
+
+        Args:
+            states: its input in each of its calls.
+            prompt: what was seen.
+        """
+        return torch.cat([part.reshape(-1, part.shape[-1]) for part in states])
+
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
         """Blocks of the decoder."""
@@ -157,41 +141,175 @@ class Adapter(ABC):
         module: nn.Module = self.decoder.layers[layer].self_attn
         return module
 
-    def pooled(self, patches: Tensor, grid: Grid) -> Tensor:
+    def pooled(self, patches: Tensor, prompt: Prompt) -> Tensor:
         """Means over the patches that the model joins to each visual token.
 
         A signal of the tower thus becomes one of the tokens: attention to a token is the mean over
         its patches, its key their mean key. Nothing changes where tower rows are the tokens.
 
         Args:
-            patches: (P, ...) values of all patches, frame after frame in raster order.
-            grid: geometry of the visual tokens.
+            patches: (P, ...) values of all patches, picture after picture in raster order.
+            prompt: what was seen.
 
         Returns:
             (N0, ...) of the same dtype.
         """
-        side = round(self.shape.merged_patches**0.5)
-        if side == 1:
+        joined = self.shape.merged_patches
+        if joined == 1:
             return patches
-        inner = patches.shape[1:]
-        blocks = patches.reshape(grid.frames, grid.rows, side, grid.columns, side, *inner)
-        return blocks.float().mean(dim=(2, 4)).flatten(0, 2).to(patches.dtype)
+        side, inner = round(joined**0.5), patches.shape[1:]
+        tokens = []
+        for grid, start in prompt.layout.placed():
+            own = patches[start * joined : (start + grid.tokens) * joined]
+            blocks = own.reshape(grid.frames, grid.rows, side, grid.columns, side, *inner)
+            tokens.append(blocks.float().mean(dim=(2, 4)).flatten(0, 2))
+        return torch.cat(tokens).to(patches.dtype)
+
+    def prepare(self, media: Media | Sequence[Media], question: str) -> Prompt:
+        """Turn pictures, videos and a question into model inputs on the device.
+
+        Raises:
+            MediaError: something that the family does not take.
+            ModelError: the prompt does not hold the placeholders that the tower's tokens need.
+        """
+        shown = (media,) if isinstance(media, Media) else tuple(media)
+        self._check(shown)
+        seen = self.see_all([as_taken(each, self.takes, self.family) for each in shown])
+        input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
+        places = visual_places(input_ids, self.placeholder_ids, layout_of(seen).tokens)
+        joined = self.joined_inputs(seen)
+        return Prompt(
+            input_ids=input_ids,
+            position_ids=self.positions(input_ids, seen),
+            visual_index=places,
+            seen=seen,
+            encoder_inputs={name: value.to(self.device) for name, value in joined.items()},
+            question=question,
+            warnings=(*self.prompt_warnings(input_ids), *_warnings(seen)),
+        )
+
+    def turn_ids(self, question: str, last_id: int) -> Tensor:
+        """(1, T) ids that lead from an answer to the answer of a further question.
+
+        Args:
+            question: what is asked now.
+            last_id: last token of the answer, which comes first here; no second one like it follows
+                where the answer ended with the token that closes a turn.
+        """
+        text = self.parts.next_turn(self.fallback, question)
+        ids: list[int] = self.parts.tokenizer(text, add_special_tokens=False).input_ids
+        if ids and ids[0] == last_id:
+            ids = ids[1:]
+        return torch.tensor([[last_id, *ids]], dtype=torch.int64, device=self.device)
+
+    def part(self, prompt: Prompt, span: int) -> Prompt:
+        """What the tower needs of one picture or video of a prompt."""
+        seen = (prompt.seen[span],)
+        joined = {name: value.to(self.device) for name, value in self.joined_inputs(seen).items()}
+        scorers = prompt.frame_scorers[span : span + 1]
+        return replace(prompt, seen=seen, encoder_inputs=joined, frame_scorers=scorers)
+
+    def _check(self, shown: Sequence[Media]) -> None:
+        if len(shown) > 1 and not self.several:
+            raise MediaError(
+                f"{len(shown)} pictures and videos",
+                allowed=f"one in a prompt of the family {self.family}",
+                hint="`vtc models` lists the families",
+            )
+
+    def see_all(self, shown: Sequence[Media]) -> tuple[Seen, ...]:
+        """What the model is shown of a whole prompt."""
+        return tuple(self.see(media) for media in shown)
 
     @abstractmethod
-    def prepare(self, media: Media, question: str) -> Prompt:
-        """Turn a picture and a question into model inputs on the device."""
+    def see(self, media: Media) -> Seen:
+        """What the model is shown of one picture or video."""
 
-    @abstractmethod
+    @property
+    def parts(self) -> Parts:
+        """Tokenizer, image processor and chat template."""
+        template = getattr(self.processor, "chat_template", None)
+        return Parts(self.processor.tokenizer, self.processor.image_processor, template)
+
+    @property
+    def placeholder_ids(self) -> tuple[int, ...]:
+        """Token ids that stand for visual tokens."""
+        config = self.model.config
+        names = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
+        found = (getattr(config, name, None) for name in names)
+        return tuple(dict.fromkeys(each for each in found if each is not None))
+
+    def joined_inputs(self, seen: Sequence[Seen]) -> Mapping[str, Tensor]:
+        """Arguments of the tower for all spans: those of each, one behind the other."""
+        names = dict.fromkeys(name for one in seen for name in one.inputs)
+        return {
+            name: torch.cat([one.inputs[name] for one in seen if name in one.inputs])
+            for name in names
+        }
+
+    def positions(self, input_ids: Tensor, seen: Sequence[Seen]) -> Tensor:
+        """(..., 1, S) position ids as `generate` counts them."""
+        return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+
+    def prompt_warnings(self, input_ids: Tensor) -> tuple[str, ...]:
+        """What the reader must know of a prompt, for instance that it is too long."""
+        known = getattr(self.decoder.config, "max_position_embeddings", None)
+        length = input_ids.shape[1]
+        if known is None or length <= known:
+            return ()
+        return (f"a prompt of {length} tokens; the decoder was trained on {known} at most",)
+
     def encode(self, prompt: Prompt) -> EncoderOutput:
-        """Run tower and projector."""
+        """Run tower and projector through the model's own methods."""
+        carriers: dict[Kind, Any] = {}
+        for kind in sorted(set(prompt.kinds)):
+            mine = {
+                name: value
+                for name, value in prompt.encoder_inputs.items()
+                if ("video" in name) == (kind == "video")
+            }
+            carriers[kind] = self.tower_output(kind, mine, prompt)
+        flat = {kind: flat_rows(carrier.pooler_output) for kind, carrier in carriers.items()}
+        features = in_span_order(prompt, flat)
+        return EncoderOutput(features, carriers, prompt.kinds, self.added(carriers, prompt))
 
-    @abstractmethod
-    def carry(self, features: Tensor) -> EncoderOutput:
-        """An encoder's output object around `features` (N, d) that no tower of this run made."""
+    def tower_output(self, kind: Kind, inputs: Mapping[str, Tensor], prompt: Prompt) -> Any:
+        """What the library's method for `kind` gives on its arguments."""
+        method = getattr(self.model.model, f"get_{kind}_features")
+        return method(**inputs, return_dict=True)
 
-    @abstractmethod
-    def prefill_arguments(self, output: EncoderOutput, features: Tensor) -> dict[str, Any]:
-        """Arguments that hand `features` (N, d) to the model in place of the encoder's own."""
+    def added(self, carriers: Mapping[Kind, Any], prompt: Prompt) -> tuple[Tensor, ...]:
+        """Rows (N, d) that the first decoder layers add."""
+        return ()
+
+    def carry(self, features: Tensor, kinds: tuple[Kind, ...]) -> EncoderOutput:
+        """Objects of the library around `features` (N, d) that no tower of this run made."""
+        return EncoderOutput(features, {kind: self.carrier() for kind in kinds}, kinds)
+
+    def carrier(self) -> Any:
+        """The library's own output class without a tower's states."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return BaseModelOutputWithPooling()
+
+    def prefill_arguments(
+        self, output: EncoderOutput, features: Tensor, span: Tensor
+    ) -> dict[str, Any]:
+        """Arguments that hand tokens to the model in place of the encoder's own.
+
+        Args:
+            output: of the encoder.
+            features: (N, d) tokens that are left, in the order in which they stand.
+            span: (N,) span of each.
+        """
+        for kind, carrier in output.carriers.items():
+            mine = features if len(output.carriers) == 1 else features[output.rows_of(kind, span)]
+            carrier.pooler_output = self.handed(mine)
+        return {"mm_encoder_outputs": dict(output.carriers)}
+
+    def handed(self, features: Tensor) -> Any:
+        """Features (N, d) of one kind in the form in which the model reads them."""
+        return [features]
 
     def sequence_arguments(self, input_ids: Tensor) -> dict[str, Any]:
         """Further arguments of a prefill that go along with the tokens `input_ids` (1, n)."""
@@ -200,6 +318,10 @@ class Adapter(ABC):
     def rotary(self, hidden: Tensor, position_ids: Tensor, layer: int) -> Any:
         """What decoder layer `layer` takes as `position_embeddings` for `position_ids` (..., n)."""
         return self.decoder.rotary_emb(hidden, position_ids=position_ids)
+
+    def layer_position_ids(self, position_ids: Tensor) -> Tensor:
+        """What decoder layers take as `position_ids` (1, n) for those of a prompt, (..., 1, n)."""
+        return position_ids
 
     def attention_window(self, layer: int) -> int | None:
         """Tokens that a query of decoder layer `layer` sees, itself included; None for all."""
@@ -220,3 +342,15 @@ class Adapter(ABC):
         tokenizer = self.processor.tokenizer
         words: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return words.strip()
+
+
+def flat_rows(pooled: Any) -> Tensor:
+    """(N, d) of a `pooler_output`: a tensor with leading axes, or a list of them."""
+    parts = [pooled] if isinstance(pooled, Tensor) else list(pooled)
+    rows = [part.reshape(-1, part.shape[-1]) for part in parts]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def _warnings(seen: Sequence[Seen]) -> tuple[str, ...]:
+    """What is to be said of any span, once."""
+    return tuple(dict.fromkeys(text for one in seen for text in one.warnings))

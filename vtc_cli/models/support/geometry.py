@@ -24,15 +24,47 @@ def patch_boxes(
         (rows x columns, 4) left, top, right, bottom in picture pixels; patches of padding lie
         outside the picture.
     """
-    left, top, right, bottom = _visible_region(processor, width, height)
+    left, top, right, bottom = visible_region(processor, width, height)
     x = np.linspace(left, right, columns + 1)
     y = np.linspace(top, bottom, rows + 1)
-    lefts, tops = np.meshgrid(x[:-1], y[:-1])
-    rights, bottoms = np.meshgrid(x[1:], y[1:])
+    return _cells(x, y)
+
+
+def stretched_boxes(
+    width: float, height: float, frames: int, rows: int, columns: int
+) -> NDArray[np.float64]:
+    """Boxes of the cells of a grid that covers the whole picture, whatever its sides.
+
+    Args:
+        width: picture pixels.
+        height: picture pixels.
+        frames: frames or temporal steps, each with the same boxes.
+        rows: cells from top to bottom.
+        columns: cells from left to right.
+
+    Returns:
+        (frames x rows x columns, 4) left, top, right, bottom in picture pixels.
+    """
+    frame = _cells(np.linspace(0.0, width, columns + 1), np.linspace(0.0, height, rows + 1))
+    return np.tile(frame, (frames, 1))
+
+
+def _cells(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Boxes between neighbouring lines, row by row."""
+    return crossed((x[:-1], x[1:]), (y[:-1], y[1:]))
+
+
+def crossed(
+    x: tuple[NDArray[np.float64], NDArray[np.float64]],
+    y: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """(rows x columns, 4) boxes of every row and column, from where each starts and ends."""
+    lefts, tops = np.meshgrid(x[0], y[0])
+    rights, bottoms = np.meshgrid(x[1], y[1])
     return np.stack([lefts, tops, rights, bottoms], axis=-1).reshape(-1, 4)
 
 
-def _visible_region(processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
+def visible_region(processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
     """The part of the picture plane that becomes the model's input."""
     side = max(width, height)
     padded = bool(getattr(processor, "do_pad", False))

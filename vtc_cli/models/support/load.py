@@ -1,4 +1,4 @@
-"""From a name to an adapter: `tiny`, `narrow:<family>`, `shape:<name>`, a folder, a hub id."""
+"""From a name to an adapter: a shipped model, `narrow:<family>`, `shape:<name>`, folder, hub id."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.true_size import builder, read_true_size
 
 TINY = "tiny"
+TINY_VIDEO = "tiny-video"
+SHIPPED = (TINY, TINY_VIDEO)
 NARROW = "narrow:"
 SHAPE = "shape:"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -81,10 +83,10 @@ def _adapter(
         adapter = _family(name.removeprefix(NARROW)).narrow(NARROW_SEED)
         adapter.model.set_attn_implementation(attention)
         return adapter, "random"
-    source = str(assets_folder() / TINY) if name == TINY else name
+    source = str(assets_folder() / name) if name in SHIPPED else name
     family = _family_of(source)
     loaded = family.load(source, dtype=dtype, attn_implementation=attention, use_safetensors=True)
-    return loaded, "trained" if name == TINY else "pretrained"
+    return loaded, "trained" if name in SHIPPED else "pretrained"
 
 
 def family_class(name: str) -> type[Adapter]:
@@ -206,8 +208,8 @@ def _load_errors(name: str) -> Iterator[None]:
         raise ModelError(
             _first_line(error),
             where=name,
-            allowed=f"{TINY}, {NARROW}<family>, {SHAPE}<name>, a local checkpoint folder, or a hub "
-            "id on a machine that can reach the hub or has it cached",
+            allowed=f"{', '.join(SHIPPED)}, {NARROW}<family>, {SHAPE}<name>, a local checkpoint "
+            "folder, or a hub id on a machine that can reach the hub or has it cached",
         ) from error
     except Exception as error:
         if type(error).__module__.split(".")[0] not in {"safetensors", "huggingface_hub"}:

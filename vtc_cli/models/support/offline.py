@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def random_llava(
     image_size: int = 336,
     patch_size: int = 14,
 ) -> Any:
-    """A seeded random `LlavaForConditionalGeneration` in float32 on the CPU."""
+    """A seeded random `LlavaForConditionalGeneration`; see `random_model`."""
     from transformers import CLIPVisionConfig, LlavaConfig
     from transformers import LlavaForConditionalGeneration as Llava
 
@@ -110,13 +111,28 @@ def byte_processor(model: Any) -> Any:
 
 def byte_tokenizer(added: tuple[str, ...] = (IMAGE_TOKEN,)) -> Any:
     """A tokenizer of the 256 bytes, three control tokens and those that a family adds."""
+    special = (*CONTROL_TOKENS, *added)
+    pad, bos, eos = CONTROL_TOKENS
+    fast = bytes_and(special, pad_token=pad, bos_token=bos, eos_token=eos)
+    if IMAGE_TOKEN in added:
+        fast.image_token = IMAGE_TOKEN
+        fast.image_token_id = BYTES + len(CONTROL_TOKENS) + added.index(IMAGE_TOKEN)
+    return fast
+
+
+def bytes_and(special_tokens: Sequence[str], **roles: str) -> Any:
+    """A tokenizer of the 256 bytes and `special_tokens`, whose ids follow from 256 on.
+
+    Args:
+        special_tokens: in the order of their ids.
+        roles: what some of them are for, for instance `eos_token`.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: index for index, character in enumerate(alphabet)}
-    special = (*CONTROL_TOKENS, *added)
-    vocabulary |= {token: BYTES + index for index, token in enumerate(special)}
+    vocabulary |= {token: BYTES + index for index, token in enumerate(special_tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=alphabet[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -125,12 +141,5 @@ def byte_tokenizer(added: tuple[str, ...] = (IMAGE_TOKEN,)) -> Any:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
-    pad, bos, eos = CONTROL_TOKENS
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, bos_token=bos, eos_token=eos
-    )
-    if IMAGE_TOKEN in added:
-        fast.image_token = IMAGE_TOKEN
-        fast.image_token_id = BYTES + len(CONTROL_TOKENS) + added.index(IMAGE_TOKEN)
-    return fast
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special_tokens])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)

@@ -8,10 +8,10 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.media import Media
-from vtc_cli.core.tokens import Grid
 from vtc_cli.core.trace import Trace
-from vtc_cli.metrics.flops import compression_flops, full_flops, trace_flops
+from vtc_cli.metrics.flops import compression_flops, full_pass_flops, trace_flops
 from vtc_cli.metrics.kv import full_kv_bytes
 from vtc_cli.metrics.latency import first_token_parts, latency
 from vtc_cli.metrics.tokens import token_counts
@@ -40,7 +40,8 @@ def pass_line(
         budget: as asked for.
         fidelity: to the full model, None for itself.
     """
-    facts, counts, fate = trace.model, token_counts(trace), fates(trace)
+    facts, counts = trace.model, token_counts(trace)
+    fate = None if _other_patches(trace) else fates(trace)
     return Pass(
         item=item,
         recipe=recipe,
@@ -56,7 +57,9 @@ def pass_line(
             final=counts.final,
         ),
         kv_bytes=trace.kv_bytes,
-        kv_full_bytes=full_kv_bytes(facts.shape.decoder, trace.prompt_tokens, facts.dtype),
+        kv_full_bytes=full_kv_bytes(
+            facts.shape.decoder, trace.uncompressed.prompt_tokens, facts.dtype
+        ),
         flops=_flops(trace),
         time_ms=_times(trace),
         memory=MemoryBlock.model_validate(
@@ -68,14 +71,20 @@ def pass_line(
     )
 
 
+def _other_patches(trace: Trace) -> bool:
+    """Whether the patches that the model saw are not those of the item's picture."""
+    return trace.layout != trace.uncompressed.layout
+
+
 def finite(value: float) -> float | None:
     """The value, or None where there is none that JSON could hold."""
     return value if math.isfinite(value) else None
 
 
-def picture_facts(media: Media, grid: Grid, patch_boxes: NDArray[np.float64]) -> PictureFacts:
+def picture_facts(media: Media, layout: Layout, patch_boxes: NDArray[np.float64]) -> PictureFacts:
     """The media of an item; patch_boxes (N0, 4) in pixels of the picture."""
-    even = _even_grid(grid, patch_boxes)
+    grid = layout.equal_frames()
+    even = None if grid is None else _even_grid(grid, patch_boxes)
     return PictureFacts(
         path=os.path.abspath(media.path),
         sha256=media.sha256,
@@ -83,7 +92,7 @@ def picture_facts(media: Media, grid: Grid, patch_boxes: NDArray[np.float64]) ->
         width=media.width,
         height=media.height,
         frames=int(media.frames.shape[0]),
-        grid=None if even is None else (grid.frames, grid.rows, grid.columns),
+        grid=None if even is None or grid is None else (grid.frames, grid.rows, grid.columns),
         box=even,
     )
 
@@ -108,7 +117,7 @@ def _even_grid(
 
 def _flops(trace: Trace) -> PassFlops:
     mine = trace_flops(trace)
-    full = full_flops(trace.model.shape, trace.prompt_tokens, trace.grid.frames)
+    full = full_pass_flops(trace)
     return PassFlops(
         vision=mine.vision,
         projector=mine.projector,

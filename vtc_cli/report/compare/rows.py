@@ -164,7 +164,8 @@ class Pass(Block):
         fidelity: to the full model; null for itself.
         mask: what became of every visual token: 2 bits each, four a byte from the lowest bits on,
             base64; 0 left in the encoder, 1 left in the decoder, 2 lives in a token at another
-            place, 3 keeps its place. Null for the full model.
+            place, 3 keeps its place. Null for the full model and for a picture that was made
+            smaller, whose patches are others.
         warnings: of this pass.
     """
 

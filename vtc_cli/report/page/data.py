@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.media import Media
 from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.report.build import information_layers
@@ -51,7 +52,7 @@ def page_data(
         UsageError: the first stage did not begin with the whole picture.
     """
     steps = page_steps(trace)
-    grid = trace.grid
+    grid = page_grid(trace.layout)
     return {
         "picture": {"width": media.width, "height": media.height},
         "grid": {"frames": grid.frames, "rows": grid.rows, "columns": grid.columns},
@@ -61,6 +62,22 @@ def page_data(
         "decoder": _decoder(trace),
         "curves": _curves(trace, baseline),
     }
+
+
+def page_grid(layout: Layout) -> Grid:
+    """The picture or the frames of a layout as one grid of equal frames.
+
+    Raises:
+        UsageError: they are not alike, for instance a picture that is seen coarsely and in crops.
+    """
+    grid = layout.equal_frames()
+    if grid is None:
+        raise UsageError(
+            f"--html with {layout.spans} pictures and videos in {len(layout.grids)} grids",
+            allowed="one picture, or a video of equal frames, whose tokens all have patches",
+            hint="--overlay draws every view of every picture",
+        )
+    return grid
 
 
 def page_steps(trace: Trace) -> list[Plain]:
@@ -91,14 +108,14 @@ def token_records(trace: Trace) -> list[StageRecord]:
 def place(phase: str, layer: int) -> str:
     """Where a stage acted, in words."""
     if layer < 0:
-        return "after the projector"
+        return "the picture itself" if phase == "input" else "after the projector"
     return f"{'vision' if phase == 'encoder' else 'decoder'} layer {layer}"
 
 
 def _short_place(phase: str, layer: int) -> str:
     """The same where there is little room."""
     if layer < 0:
-        return "projected"
+        return "picture" if phase == "input" else "projected"
     return f"{'vision' if phase == 'encoder' else 'layer'} {layer}"
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from vtc_cli.core.trace import Trace
 from vtc_cli.report.page.markup import Html, joined, tag
-from vtc_cli.report.result import Result, TokensBlock
+from vtc_cli.report.result import KvBlock, Result, TokensBlock
 from vtc_cli.report.table import NO_ACCURACY, fidelity_line
 from vtc_cli.report.units import milliseconds, significant, size
 
@@ -90,21 +90,29 @@ def _key_figures(result: Result) -> list[Tile]:
     share = kv.bytes / kv.full_bytes if kv.full_bytes else 1.0
     prefill = f"{result.flops.prefill_ratio:.2f}"
     tiles = [
-        ("tokens, layer average", f"{tokens.layer_average:.1f}", _budget(tokens)),
+        ("tokens, layer average", f"{tokens.layer_average:.1f}", _budget(tokens, kv)),
         (
             "entering → final",
             f"{tokens.entering} → {tokens.final}",
             f"tokens of {tokens.original} patches",
         ),
         ("prefill operations", prefill, "of the full model's"),
-        ("KV cache", size(kv.bytes), f"{share:.2f} of the full model's"),
+        ("KV cache", size(kv.bytes), f"{share:.2f} of the full model's{_entries(kv)}"),
     ]
     return [*tiles, *_first_token(result), *_information(result)]
 
 
-def _budget(tokens: TokensBlock) -> str:
+def _entries(kv: KvBlock) -> str:
+    """A budget of cache entries, if there was one."""
+    if kv.requested is None or kv.gap is None:
+        return ""
+    gap = "met" if abs(kv.gap) < 0.05 else f"gap {kv.gap:+.1f}"
+    return f"; budget {kv.requested:g} {(kv.counts or '').replace('_', ' ')}, {gap}"
+
+
+def _budget(tokens: TokensBlock, kv: KvBlock) -> str:
     if tokens.requested is None or tokens.gap is None:
-        return f"of {tokens.original}, no budget"
+        return f"of {tokens.original}" + ("" if kv.requested is not None else ", no budget")
     gap = "met" if abs(tokens.gap) < 0.05 else f"gap {tokens.gap:+.1f}"
     return f"budget {tokens.requested:g}, {gap}"
 

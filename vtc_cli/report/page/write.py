@@ -69,7 +69,7 @@ def page_text(
         style=style,
         script=script,
         head=head(result, trace),
-        pictures=_pictures(media, trace.grid.frames),
+        pictures=_pictures(media, trace.layout.frames),
         stages=stage_table(trace),
         figures=_figures(result),
         foot=_foot(result, trace),

@@ -14,11 +14,11 @@ def require_whole_grid(tokens: TokenTable, stage: str) -> None:
     Raises:
         StageError: an earlier stage dropped, merged or moved some.
     """
-    grid = tokens.grid
-    untouched = torch.arange(grid.tokens, device=tokens.anchor.device)
-    if len(tokens) != grid.tokens or not torch.equal(tokens.anchor, untouched):
+    count = tokens.layout.tokens
+    untouched = torch.arange(count, device=tokens.anchor.device)
+    if len(tokens) != count or not torch.equal(tokens.anchor, untouched):
         raise StageError(
-            f"{len(tokens)} tokens of a grid of {grid.tokens} are left",
+            f"{len(tokens)} tokens of a grid of {count} are left",
             allowed="the untouched grid",
             hint=f"put {stage} before other encoder stages",
         )

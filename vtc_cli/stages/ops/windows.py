@@ -5,23 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vtc_cli.core.tokens import Grid
+from vtc_cli.core.layout import Layout
 
 EPSILON = 1e-8  # below this norm a vector has no direction; its cosines count as 0
 
 
-def window_members(grid: Grid, window: int, device: torch.device) -> Tensor:
-    """(W, window * window) int64 raster indices of the tokens of each full window.
+def window_members(layout: Layout, window: int, device: torch.device) -> Tensor:
+    """(W, window * window) int64 indices of the tokens of each full window.
 
-    Windows stand in raster order, frame after frame. Rows and columns that no full window covers
-    belong to none.
+    Windows stand in raster order, frame after frame and grid after grid. Rows and columns that no
+    full window covers belong to none, and neither do line ends.
     """
-    down, across = grid.rows // window, grid.columns // window
-    index = torch.arange(grid.tokens, device=device)
-    index = index.reshape(grid.frames, grid.rows, grid.columns)
-    covered = index[:, : down * window, : across * window]
-    tiles = covered.reshape(grid.frames, down, window, across, window).permute(0, 1, 3, 2, 4)
-    return tiles.reshape(-1, window * window)
+    members = [torch.empty(0, window * window, dtype=torch.int64, device=device)]
+    for grid, start in layout.placed():
+        down, across = grid.rows // window, grid.patch_columns // window
+        index = torch.arange(start, start + grid.tokens, device=device)
+        index = index.reshape(grid.frames, grid.rows, grid.columns)
+        covered = index[:, : down * window, : across * window]
+        tiles = covered.reshape(grid.frames, down, window, across, window).permute(0, 1, 3, 2, 4)
+        members.append(tiles.reshape(-1, window * window))
+    return torch.cat(members)
 
 
 def mean_pair_cosine(features: Tensor, members: Tensor) -> Tensor:

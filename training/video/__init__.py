@@ -1,0 +1,1 @@
+"""Makes `tiny-video`, the sibling of `tiny` that takes frames: `python -m training.video`."""

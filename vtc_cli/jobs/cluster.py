@@ -1,0 +1,381 @@
+"""Jobs spread over Ray workers, one model each; every job ends once, whatever becomes of a worker.
+
+The driver holds no more jobs than the workers can have in hand. A worker that dies is replaced; the
+jobs that it had are done again, each alone, and one that takes three workers with it is recorded as
+failed. Lines come in the order in which jobs end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import socket
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vtc_cli.core.errors import UsageError, VtcError
+from vtc_cli.jobs.job import Job, Settings
+from vtc_cli.jobs.ray_worker import RayWorker, unpacked
+from vtc_cli.jobs.work import Line, failed_line
+
+FLAG = "--engine ray"
+IN_HAND = 2  # chunks a worker has: one with the model, one whose media are read
+MOST_TRIES = 3
+PROBE_S = 5.0
+STORE_BYTES = 100 << 20  # lines are small
+# Where packages and models are found; nothing secret.
+HANDED_ON = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VTC_PATH")
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # or Ray warns of its own future
+}
+
+
+class WorkerLostError(VtcError):
+    """A job took several workers with it."""
+
+    title = "worker lost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Where the workers are and what each may use.
+
+    Attributes:
+        address: of a running cluster (`auto` finds it), None to start one on this machine.
+        workers: how many, None for one a GPU share, or one.
+        gpus_per_worker: share of a GPU that each one gets, 0 for a CPU worker.
+        worker_threads: threads of its arithmetic, and CPU slots that it takes.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float = 0.0
+    worker_threads: int = 1
+
+    def environment(self) -> dict[str, str]:
+        """Variables of a worker's process."""
+        handed = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        threads = str(self.worker_threads)
+        return {**handed, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def check_ray() -> None:
+    """See that Ray is there, without loading it.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError(
+            "Ray is not installed",
+            where=FLAG,
+            allowed="local, or ray with the package `ray`",
+            hint="pip install 'vtc-cli[ray]'",
+        )
+
+
+@dataclass(eq=False)
+class _Task:
+    """Jobs that travel together, and how often that was tried."""
+
+    jobs: list[Job]
+    tries: int = 0
+
+
+@dataclass(eq=False)
+class _Hand:
+    """A worker and what it has in hand, by Ray's reference; None stands for its start."""
+
+    actor: Any
+    tasks: dict[Any, _Task | None] = field(default_factory=dict)
+
+    @property
+    def free(self) -> int:
+        """Chunks that it can still take; a job that is done again runs alone."""
+        tasks = self.tasks.values()
+        alone = any(task is None or task.tries for task in tasks)
+        return 0 if alone else IN_HAND - len(tasks)
+
+
+class Cluster:
+    """Jobs done by Ray workers, between `start` and `close`.
+
+    Args:
+        settings: of the batch.
+        options: where and how many.
+        note: is told what the reader should know.
+
+    Raises:
+        UsageError: Ray is missing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: ClusterOptions,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        check_ray()
+        self._settings, self._options, self._note = settings, options, note
+        self._hands: list[_Hand] = []
+        self._again: deque[_Task] = deque()
+        self._told: set[str] = set()
+        self._failed_starts = 0
+        self._folder = str(Path.cwd())
+        self._ray: Any = None
+        self._stdout = ExitStack()
+
+    def start(self) -> None:
+        """Connect, and wait until the first worker has its model.
+
+        Raises:
+            UsageError: the cluster has too little.
+            VtcError: no cluster at the address, or the model cannot be loaded.
+        """
+        own: Any = _OwnOutput(sys.stdout)
+        self._stdout.enter_context(redirect_stdout(own))
+        try:
+            self._ray = _connected(self._options)
+            for _ in range(_workers(self._ray, self._options)):
+                self._hire()
+            self.await_workers(1)
+        except BaseException:
+            self.close()
+            raise
+
+    def await_workers(self, count: int) -> None:
+        """Wait until as many workers have their model, before any jobs are given.
+
+        Raises:
+            VtcError: why they cannot have one.
+        """
+        while sum(None not in hand.tasks.values() for hand in self._hands) < count:
+            list(self._next_lines())
+
+    def close(self) -> None:
+        """End the workers, and the cluster if it was started here."""
+        self._stdout.close()
+        if self._ray is None:
+            return
+        for hand in self._hands:
+            with suppress(Exception):
+                self._ray.kill(hand.actor)
+        self._ray.shutdown()
+
+    def lines(self, jobs: Iterable[Job]) -> Iterator[Line]:
+        """Lines of jobs, in the order in which they end.
+
+        Raises:
+            VtcError: no worker can be started any more.
+            Exception: what the source of the jobs raised.
+        """
+        source = iter(jobs)
+        while True:
+            self._hand_out(source)
+            if not any(hand.tasks for hand in self._hands):
+                return
+            yield from self._next_lines()
+
+    def _hire(self) -> None:
+        """Start one worker."""
+        options = self._options
+        remote = self._ray.remote(
+            num_cpus=options.worker_threads,
+            num_gpus=options.gpus_per_worker,
+            max_concurrency=IN_HAND,
+            max_restarts=0,  # a worker without its model is no use; it is replaced here
+        )(RayWorker)
+        hand = _Hand(remote.remote())
+        started = hand.actor.start.remote(self._settings, self._folder, options.environment())
+        hand.tasks[started] = None
+        self._hands.append(hand)
+
+    def _hand_out(self, source: Iterator[Job]) -> None:
+        """Give every worker as much as it can take, the least busy first."""
+        while True:
+            hand = max(self._hands, key=lambda hand: hand.free)
+            if hand.free <= 0 or (self._again and hand.tasks):
+                return  # jobs that are done again wait for a worker that has nothing else
+            if self._again:
+                task = self._again.popleft()
+            else:
+                task = _Task(list(islice(source, self._settings.batch_size)))
+                if not task.jobs:
+                    return
+            hand.tasks[hand.actor.lines.remote(task.jobs)] = task
+
+    def _next_lines(self) -> Iterator[Line]:
+        """Wait for one call to end."""
+        references = {ref: hand for hand in self._hands for ref in hand.tasks}
+        (done,), _ = self._ray.wait(list(references), num_returns=1)
+        hand = references[done]
+        try:
+            answer = self._ray.get(done)
+        except self._ray.exceptions.RayTaskError as error:  # not the worker's end, but the call's
+            task = hand.tasks.pop(done)
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if task is None:
+                raise cause from error
+            yield from (failed_line(job, cause) for job in task.jobs)
+        except self._ray.exceptions.RayError as error:
+            yield from self._lost(hand, error)
+        else:
+            yield from self._received(hand.tasks.pop(done), answer)
+
+    def _received(self, task: _Task | None, answer: Any) -> Iterator[Line]:
+        """What a call gave: an error of the start or none, or lines and notes."""
+        if task is None:
+            if answer is not None:
+                raise unpacked(answer)
+            self._failed_starts = 0
+            return
+        lines, notes = answer
+        for text in notes:
+            if text not in self._told:
+                self._told.add(text)
+                self._note(text)
+        yield from lines
+
+    def _lost(self, hand: _Hand, error: Exception) -> Iterator[Line]:
+        """Replace a dead worker; its jobs are done again, or given up."""
+        self._hands.remove(hand)
+        reason = _reason(error)
+        tasks = [task for task in hand.tasks.values() if task is not None]
+        if not tasks and None in hand.tasks.values():
+            self._failed_starts += 1
+            if self._failed_starts >= MOST_TRIES:
+                raise WorkerLostError(
+                    f"workers die while they load the model: {reason}",
+                    where=FLAG,
+                    hint="a smaller --dtype or model, or fewer --workers",
+                )
+        count = sum(len(task.jobs) for task in tasks)
+        self._note(f"a worker died ({reason}); {count} jobs that it had are done again")
+        self._hire()
+        for task in tasks:
+            for job in task.jobs:
+                if task.tries + 1 < MOST_TRIES:
+                    self._again.append(_Task([job], task.tries + 1))
+                else:
+                    found = f"{MOST_TRIES} workers died over this job, the last one: {reason}"
+                    yield failed_line(job, WorkerLostError(found, where=FLAG))
+
+
+def _connected(options: ClusterOptions) -> Any:
+    """The module `ray`, connected.
+
+    Raises:
+        VtcError: no cluster at the address.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if options.address is not None:
+        _probe(options.address)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own future and of its imports
+        ray: Any = importlib.import_module("ray")
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        try:
+            if options.address is None:
+                _start_here(ray, options, quiet)
+            else:
+                ray.init(address=options.address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise _no_cluster(options.address or "this machine", str(error)) from error
+    return ray
+
+
+def _start_here(ray: Any, options: ClusterOptions, quiet: dict[str, Any]) -> None:
+    """A cluster of this machine alone, with as many slots as are asked for."""
+    slots = (options.workers or 1) * options.worker_threads
+    ray.init(
+        address="local",
+        num_cpus=max(slots, os.cpu_count() or 1),
+        include_dashboard=False,
+        object_store_memory=STORE_BYTES,
+        **quiet,
+    )
+
+
+def _probe(address: str) -> None:
+    """See whether anybody listens at `host:port`; Ray itself waits for minutes.
+
+    Raises:
+        VtcError: nobody does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), PROBE_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> VtcError:
+    found = " ".join(reason.split())[:200]
+    return VtcError(
+        f"no Ray cluster at {address}: {found}",
+        where="--address",
+        allowed="the address of a running cluster, `auto`, or none to start one here",
+        hint="ray start --head",
+    )
+
+
+def _workers(ray: Any, options: ClusterOptions) -> int:
+    """How many workers to start.
+
+    Raises:
+        UsageError: the cluster has too few CPUs or GPUs for them.
+    """
+    there = ray.cluster_resources()
+    share, threads = options.gpus_per_worker, options.worker_threads
+    possible = int(there.get("GPU", 0) / share) if share else int(there.get("CPU", 0) / threads)
+    wanted = options.workers or (max(possible, 1) if share else 1)
+    for name, each in (("GPU", share), ("CPU", float(threads))):
+        if wanted * each > there.get(name, 0) + 1e-9:
+            raise UsageError(
+                f"{wanted} workers of {each:g} {name} each, and the cluster has "
+                f"{there.get(name, 0):g}",
+                where="--workers",
+                allowed="what the cluster has",
+                hint=f"--workers {possible}" if possible else None,
+            )
+    return wanted
+
+
+def _reason(error: Exception) -> str:
+    """Why a worker died: Ray knows when its own monitor ended it, not when the system did."""
+    low = "running low on memory" in str(error) or "OutOfMemory" in type(error).__name__
+    return "out of memory" if low else "killed or crashed"
+
+
+class _OwnOutput:
+    """A stream that only the thread which made it can write to.
+
+    Ray tells of dead workers on stdout, from a thread of its own and whatever it was asked; stdout
+    carries results only, and the death is told in a note.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._owner = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Write, or say that it was done."""
+        mine = threading.get_ident() == self._owner
+        return int(self._stream.write(text)) if mine else len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
