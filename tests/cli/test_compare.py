@@ -254,6 +254,34 @@ def test_a_broken_picture_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["items"] == 2
 
 
+def test_budgets_that_a_recipe_cannot_meet_leave_the_others_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # PyramidDrop keeps all 576 tokens for a quarter of the layers, 144 on average.
+    path = tmp_path / "rows.jsonl"
+    arguments = ["--data", str(EVAL), "--limit", "2", "-r", "pyramiddrop", "-b", "64,192"]
+    found = told([*arguments, "--no-baselines", "-o", str(path)], capsys)
+    assert [(one["recipe"], one["budget"], one["items"]) for one in found["refused"]] == [
+        ("pyramiddrop", "64", 2)
+    ]
+    assert [one["budget"] for one in found["arms"]] == ["", "192"] and found["failures"] == []
+    before = path.read_bytes()
+    assert timeless(told([*arguments, "--no-baselines", "-o", str(path)], capsys)) == timeless(
+        found
+    )
+    assert path.read_bytes() == before  # it is not tried again
+
+
+def test_a_cut_cache_stands_beside_baselines_with_a_cache_of_its_size(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = told(["--data", str(EVAL), "--limit", "1", "-r", "h2o", "-b", "64"], capsys)
+    mine, rivals = arm(found, "h2o"), [a for a in found["arms"] if a["kind"] == "baseline"]
+    assert mine["tokens"]["requested"] is None and mine["tokens"]["layer_average"] == 576
+    assert {a["recipe"] for a in rivals} == set(mine["against"]) and len(rivals) == 4
+    assert {a["kv"]["bytes"] for a in rivals} == {mine["kv"]["bytes"]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [

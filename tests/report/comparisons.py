@@ -88,6 +88,7 @@ def a_pass(
     kl: float | None = 0.1,
     ttft: float = 10.0,
     mask: str | None = None,
+    cache_equivalent: float | None = None,
 ) -> Pass:
     """A pass over 8 tokens; `cost` is its share of the full prefill's 1000 operations."""
     full = recipe == "full"
@@ -108,6 +109,7 @@ def a_pass(
             layer_average=8.0 if full else tokens,
             leaving_average=tokens,
             final=round(tokens),
+            cache_equivalent=cache_equivalent,
         ),
         kv_bytes=100 if full else 40,
         kv_full_bytes=100,

@@ -18,10 +18,11 @@ from vtc_cli.report.compare.build import summarise
 from vtc_cli.report.compare.condition import check_known, failing, parse_condition
 from vtc_cli.report.compare.formats import as_csv, as_markdown
 from vtc_cli.report.compare.mask import packed
-from vtc_cli.report.compare.rows import Rows, matched_budget, rows_of
+from vtc_cli.report.compare.rows import FailureLine, Rows, matched_budget, rows_of
 from vtc_cli.report.compare.summary import Arm, Comparison
-from vtc_cli.report.compare.table import render
+from vtc_cli.report.compare.table import answer_note, render
 from vtc_cli.report.compare.verdict import verdict
+from vtc_cli.report.result import ErrorBlock
 
 COUNT = 60
 
@@ -178,6 +179,43 @@ def test_a_baseline_spends_what_was_achieved() -> None:
     missed = a_pass("i", "r", "4", "yes", tokens=5.6)
     free = a_pass("i", "r", "default", "yes", tokens=0.2)
     assert [matched_budget(one) for one in (met, missed, free)] == ["4", "6", "1"]
+
+
+def test_a_baseline_of_a_cut_cache_has_a_cache_of_that_size() -> None:
+    sizes = (2.6, 30.0, 0.4)  # of 8 tokens; into the last not one fits
+    cut = [a_pass("i", "r", "64", "yes", tokens=8.0, cache_equivalent=size) for size in sizes]
+    assert [matched_budget(one) for one in cut] == ["3", "8", None]
+
+
+def test_recipes_that_achieve_the_same_share_their_baselines() -> None:
+    rows = Rows(head(["a", "b"], ["64"]))
+    for number, size in enumerate((2.0, 3.0)):
+        rows.take(an_item(f"i{number}", number))
+        rows.take(a_pass(f"i{number}", "full", "", "yes"))
+        for name in ("a", "b"):
+            mine = a_pass(f"i{number}", name, "64", "yes", tokens=8.0, cache_equivalent=size)
+            rows.take(mine)
+        rows.take(a_pass(f"i{number}", "random", f"{size:g}", "no", tokens=size))
+    found = summary(rows)
+    assert [one.name for one in found.arms] == ["full", "a 64", "b 64", "random as a 64"]
+    assert {name: arm(found, f"{name} 64").against["random"].difference for name in "ab"} == {
+        "a": 1.0,
+        "b": 1.0,
+    }
+    assert any("a, b: budgets count cache entries" in note for note in answer_note(found))
+
+
+def test_a_budget_that_cannot_be_met_is_told_and_is_no_failure() -> None:
+    rows = judged({("full", ""): [True] * 3, ("good", "4"): [True] * 3}, ["good", "bad"], ["4"])
+    for number, kind in enumerate(("BudgetError", "BudgetError", "MediaError")):
+        error = ErrorBlock(type=kind, message=f"reason {number}")
+        rows.take(FailureLine(item=f"i{number}", recipe="bad", budget="4", error=error))
+    found = summary(rows)
+    assert [(one.recipe, one.budget, one.items, one.reason) for one in found.refused] == [
+        ("bad", "4", 2, "reason 0")
+    ]
+    assert [failure.item for failure in found.failures] == ["i2"]
+    assert any("bad 4 cannot be had on 2 items: reason 0" in note for note in answer_note(found))
 
 
 def test_a_recipe_of_no_fixed_budget_meets_baselines_item_by_item() -> None:

@@ -10,12 +10,17 @@ import torch
 from PIL import Image
 
 from tests.engine.families import small_family
+from tests.engine.qwen_support import SMALL, session_for
 from tests.engine.support import noise_media, plan_of, small_adapter
 from tests.recipe.test_resolve import plan
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.media import Media
-from vtc_cli.engine.inputs import shrink
+from vtc_cli.core.plan import Plan
+from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.inputs import note_input, shrink
 from vtc_cli.media.resizing import resized
+from vtc_cli.metrics.flops import full_pass_flops, trace_flops
+from vtc_cli.metrics.tokens import token_counts
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.stages.average_pool import Cells
 from vtc_cli.stages.downsample import Shrink
@@ -121,3 +126,21 @@ def test_the_recipe_shrinks_and_pools_to_the_budget() -> None:
     planned = plan("downsample", budget=64.0)
     assert [item.name for item in planned.stages] == ["downsample.shrink", "average_pool.cells"]
     assert planned.input[0].stage.scale(576, planned.budget) == pytest.approx(1 / 3)
+
+
+def test_savings_are_those_over_the_picture_as_it_was() -> None:
+    kind, vision = SMALL["qwen2_vl"]
+    adapter = kind.random(3, width=64, layers=6, vision=vision, tokens=(4, 40))
+    media = noise_media(1, 168, 168)
+    session = session_for(adapter)
+    whole = adapter.prepare(media, QUESTION)
+    full = session.run(whole, Plan("full"), Generation(max_new_tokens=1))
+    planned = plan_of_input(9)
+    small, records = shrink(adapter, media, whole, planned)  # type: ignore[arg-type]
+    assert small.layout.tokens == 9 < whole.layout.tokens
+    trace = session.run(small, planned, Generation(max_new_tokens=1))
+    note_input(trace, whole, records)
+    assert full_pass_flops(trace) == full_pass_flops(full) == trace_flops(full)
+    assert trace_flops(trace).prefill < trace_flops(full).prefill
+    assert token_counts(trace).original == whole.layout.tokens
+    assert token_counts(trace).layer_average == small.layout.tokens

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from vtc_cli.commands.compare_options import CompareOptions
 from vtc_cli.commands.job import PlanOptions, make_plan, parse_budget, parse_fidelity
 from vtc_cli.core.discover import recipe_files
-from vtc_cli.core.errors import UsageError, VtcError
+from vtc_cli.core.errors import BudgetError, UsageError, VtcError
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Fidelity, Plan
 from vtc_cli.core.trace import Trace
@@ -120,16 +120,19 @@ class Comparer:
         for name, budget in self.rows.arms():
             mine = self.rows.passes.get((item, name, budget))
             if mine is None:
-                found.append((name, budget))
+                found += [] if self.rows.is_refused(item, name, budget) else [(name, budget)]
             elif name not in self.entrants.baselines:
                 found += self._missing_rivals(mine)
         return found
 
     def _missing_rivals(self, mine: Pass) -> list[tuple[str, str]]:
+        budget = matched_budget(mine)
+        wanted = [] if budget is None else [(name, budget) for name in self.entrants.baselines]
         return [
-            (name, matched_budget(mine))
-            for name in self.entrants.baselines
+            (name, budget)
+            for name, budget in wanted
             if self.rows.rival(name, mine) is None
+            and not self.rows.is_refused(mine.item, name, budget)
         ]
 
     def _run_item(self, item: Item, number: int) -> None:
@@ -140,10 +143,11 @@ class Comparer:
             return
         for name, budget in self.rows.arms():
             mine = self._pass(reference, name, budget)
-            if mine is None or name in self.entrants.baselines:
+            matched = None if mine is None else matched_budget(mine)
+            if matched is None or name in self.entrants.baselines:
                 continue
             for rival in self.entrants.baselines:
-                self._pass(reference, rival, matched_budget(mine))
+                self._pass(reference, rival, matched)
 
     def _reference(self, item: Item, number: int) -> _Reference:
         """The full model on an item.
@@ -171,7 +175,7 @@ class Comparer:
     def _pass(self, reference: _Reference, name: str, budget: str) -> Pass | None:
         """One pass, unless it is there; None if it failed."""
         known = self.rows.passes.get((reference.item, name, budget))
-        if known is not None:
+        if known is not None or self.rows.is_refused(reference.item, name, budget):
             return known
         try:
             plan = self.entrants.plan(self.session, reference.prompt, name, budget)
@@ -259,12 +263,18 @@ def check_plans(
         The baselines that were left out, with the reason.
 
     Raises:
-        VtcError: no item can be read, or a recipe does not fit the model or a budget.
+        VtcError: no item can be read, a recipe does not fit the model, or none meets a budget.
     """
     prompt = _first_prompt(session, items)
+    refused: list[BudgetError] = []
     for name in entrants.recipes:
         for budget in budgets:
-            entrants.plan(session, prompt, name, budget)
+            try:
+                entrants.plan(session, prompt, name, budget)
+            except BudgetError as error:  # the summary tells of it; others may meet theirs
+                refused.append(error)
+    if len(refused) == len(entrants.recipes) * len(budgets):
+        raise refused[0]
     left_out: dict[str, str] = {}
     for name in sorted(entrants.baselines.keys() - entrants.recipes.keys()):
         try:

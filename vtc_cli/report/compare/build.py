@@ -12,7 +12,7 @@ from vtc_cli.metrics.answers import Rule, matches
 from vtc_cli.metrics.latency import timed
 from vtc_cli.metrics.statistics import pareto_front
 from vtc_cli.report.compare.pairs import closer_than, corrected, paired, share_of
-from vtc_cli.report.compare.rows import FULL, Pass, Rows, matched_budget
+from vtc_cli.report.compare.rows import FULL, Key, Pass, Rows, matched_budget
 from vtc_cli.report.compare.summary import (
     Against,
     Arm,
@@ -24,6 +24,7 @@ from vtc_cli.report.compare.summary import (
     Closeness,
     CloserThan,
     Comparison,
+    Refused,
     Share,
     Spread,
 )
@@ -43,6 +44,11 @@ class Team:
     budget: str
     kind: ArmKind
     passes: dict[str, Pass]
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Which passes these are."""
+        return tuple(one.key for one in self.passes.values())
 
 
 @dataclass
@@ -104,10 +110,23 @@ def summarise(rows: Rows, *, argv: Sequence[str], created: str) -> Comparison:
         hard_by=hard_by if answered else None,
         tests=tests,
         arms=arms,
-        failures=list(rows.failures.values()),
+        refused=_refused(rows),
+        failures=[line for line in rows.failures.values() if not line.refused],
         warnings=_warnings(rows, full, answered, teams),
         environment=wishes.environment,
     )
+
+
+def _refused(rows: Rows) -> list[Refused]:
+    """Budgets that could not be met, in the order of the table."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for line in rows.failures.values():
+        if line.refused:
+            found.setdefault((line.recipe, line.budget), []).append(line.error.message)
+    return [
+        Refused(recipe=name, budget=budget, items=len(reasons), reason=reasons[0])
+        for (name, budget), reasons in found.items()
+    ]
 
 
 def _passes(rows: Rows, recipe: str, budget: str) -> dict[str, Pass]:
@@ -119,6 +138,7 @@ def teams_of(rows: Rows) -> list[Team]:
     """The full model, then by budget the recipes and the baselines at what these achieved."""
     full = Team(FULL, "", "full", _passes(rows, FULL, ""))
     named, teams = rows.baselines(), {(FULL, ""): full}
+    known: set[tuple[Key, ...]] = set()  # recipes that achieve the same have the same rivals
     for budget in rows.head.wishes.budgets:
         arms = [name for name, theirs in rows.arms() if theirs == budget]
         for name in arms:
@@ -129,7 +149,8 @@ def teams_of(rows: Rows) -> list[Team]:
         for name in (name for name in arms if name not in named):
             for rival in named:
                 team = _rivals(rows, rival, name, budget)
-                if team is not None:
+                if team is not None and team.keys not in known:
+                    known.add(team.keys)
                     teams.setdefault((team.recipe, team.budget), team)
     return list(teams.values())
 
@@ -138,8 +159,8 @@ def _rivals(rows: Rows, rival: str, name: str, budget: str) -> Team | None:
     """A baseline at what a recipe achieved; one budget for all items has a team of its own."""
     mine = _passes(rows, name, budget)
     asked = {matched_budget(one) for one in mine.values()}
-    if len(asked) == 1:
-        label = asked.pop()
+    label = asked.pop() if len(asked) == 1 else None
+    if label is not None:
         passes = _passes(rows, rival, label)
     else:
         label = f"as {name} {budget}"
@@ -246,6 +267,7 @@ def _tokens(passes: Sequence[Pass]) -> ArmTokens:
         layer_average=average,
         leaving_average=mean("leaving_average"),
         final=mean("final"),
+        cache_equivalent=_mean([one.tokens.cache_equivalent for one in passes]),
     )
 
 

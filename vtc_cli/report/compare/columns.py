@@ -12,6 +12,7 @@ from vtc_cli.report.units import significant, size
 MINUS = "\N{MINUS SIGN}"
 FRONT = "\u25c6"
 SURE_MARK = "*"
+FIRST_RIVALS = ("random", "downsample")
 SHORT = {"average_pool": "pooling", "downsample": "down-sampling"}
 Cell = Callable[[Arm], str]
 
@@ -96,7 +97,7 @@ def _judged(found: Comparison) -> list[Column]:
         Column("95 %", lambda arm: interval_text(arm.accuracy), 7),
         Column("to full", lambda arm: against_text(arm.against_full)),
         Column("p", lambda arm: _p(arm.against_full), 8),
-        *(Column(f"to {SHORT.get(name, name)}", _against(name), 2) for name in _rivals(found)),
+        *(_beside(name, _against(name)) for name in _rivals(found)),
         *(hard if found.hard_by else []),
         *_close(found)[:2],
     ]
@@ -108,9 +109,14 @@ def _distant(found: Comparison) -> list[Column]:
     return [
         Column("tokens", lambda arm: f"{arm.tokens.layer_average:.0f}", 6),
         Column(divergence.title, divergence.cell),
-        *(Column(f"to {SHORT.get(name, name)}", _closer(name), 2) for name in _rivals(found)),
+        *(_beside(name, _closer(name)) for name in _rivals(found)),
         *others,
     ]
+
+
+def _beside(name: str, cell: Cell) -> Column:
+    """A baseline's column; those that every claim must stand beside leave last."""
+    return Column(f"to {SHORT.get(name, name)}", cell, 1 if name in FIRST_RIVALS else 2)
 
 
 def _close(found: Comparison) -> list[Column]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.media import Media
 from vtc_cli.core.trace import Trace
 from vtc_cli.metrics.flops import compression_flops, full_pass_flops, trace_flops
-from vtc_cli.metrics.kv import full_kv_bytes
+from vtc_cli.metrics.kv import cuts_cache_alone, full_kv_bytes
 from vtc_cli.metrics.latency import first_token_parts, latency
 from vtc_cli.metrics.tokens import token_counts
 from vtc_cli.report.compare.mask import fates, packed
@@ -55,6 +56,7 @@ def pass_line(
             layer_average=counts.layer_average,
             leaving_average=counts.leaving_average,
             final=counts.final,
+            cache_equivalent=_cache_equivalent(trace),
         ),
         kv_bytes=trace.kv_bytes,
         kv_full_bytes=full_kv_bytes(
@@ -69,6 +71,13 @@ def pass_line(
         mask=None if fate is None else packed(fate),
         warnings=list(dict.fromkeys((*trace.warnings, *counts.warnings))),
     )
+
+
+def _cache_equivalent(trace: Trace) -> float | None:
+    """See `PassTokens`."""
+    if not cuts_cache_alone(trace) or not trace.kv_entries:
+        return None
+    return fmean(trace.kv_entries) - trace.text_tokens
 
 
 def _other_patches(trace: Trace) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from vtc_cli.core.errors import UsageError
+from vtc_cli.core.errors import BudgetError, UsageError
 from vtc_cli.report.result import (
     Block,
     ErrorBlock,
@@ -112,7 +112,11 @@ class ItemLine(Block):
 
 
 class PassTokens(Block):
-    """Visual tokens of one pass."""
+    """Visual tokens of one pass.
+
+    `cache_equivalent` is there where cache policies alone cut: visual tokens in every layer whose
+    cache would be as large, below 1 where the text alone fills it.
+    """
 
     original: int
     requested: float | None
@@ -120,6 +124,7 @@ class PassTokens(Block):
     layer_average: float
     leaving_average: float
     final: int
+    cache_equivalent: float | None = None
 
 
 class PassFlops(Block):
@@ -192,13 +197,21 @@ class Pass(Block):
 
 
 class FailureLine(Block):
-    """A pass that failed; under the recipe `full` the whole item did."""
+    """A pass that failed; under the recipe `full` the whole item did.
+
+    One that was refused asked for a budget that the recipe cannot meet there.
+    """
 
     kind: Literal["failure"] = "failure"
     item: str
     recipe: str
     budget: str
     error: ErrorBlock
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing went wrong but the wish."""
+        return self.error.type == BudgetError.__name__
 
 
 KINDS: dict[str, type[BaseModel]] = {
@@ -262,7 +275,13 @@ class Rows:
 
     def rival(self, baseline: str, mine: Pass) -> Pass | None:
         """A baseline on the same item at the budget that a pass achieved."""
-        return self.passes.get((mine.item, baseline, matched_budget(mine)))
+        budget = matched_budget(mine)
+        return None if budget is None else self.passes.get((mine.item, baseline, budget))
+
+    def is_refused(self, item: str, recipe: str, budget: str) -> bool:
+        """Whether a pass cannot be had."""
+        failure = self.failures.get((item, recipe, budget))
+        return failure is not None and failure.refused
 
     def arms(self) -> list[tuple[str, str]]:
         """Recipes with their budgets, baselines left out, in the order asked for."""
@@ -275,13 +294,17 @@ class Rows:
         return [recipe.name for recipe in self.head.wishes.recipes if recipe.baseline]
 
 
-def matched_budget(mine: Pass) -> str:
+def matched_budget(mine: Pass) -> str | None:
     """The budget at which a baseline spends as much as this pass.
 
     That asked for if it was met within half a token; else the whole number of tokens next to the
-    layer average that was achieved.
+    layer average that was achieved. Where cache policies alone cut, the baseline has a cache of the
+    same size; None where not one visual token fits into it.
     """
     asked, achieved = mine.tokens.requested, mine.tokens.layer_average
+    if mine.tokens.cache_equivalent is not None:
+        fits = round(mine.tokens.cache_equivalent)
+        return str(min(fits, mine.tokens.original)) if fits >= 1 else None
     if asked is not None and abs(achieved - asked) <= MET_TOKENS:
         return f"{asked:g}"
     return str(min(max(round(achieved), 1), mine.tokens.original))

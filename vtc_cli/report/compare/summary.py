@@ -71,7 +71,11 @@ class Closeness(Block):
 
 
 class ArmTokens(Block):
-    """Visual tokens, means over items; `gap` is achieved minus requested layer average."""
+    """Visual tokens, means over items; `gap` is achieved minus requested layer average.
+
+    `cache_equivalent` is there where cache policies alone cut: visual tokens in every layer whose
+    cache would be as large.
+    """
 
     original: float
     requested: float | None
@@ -80,6 +84,7 @@ class ArmTokens(Block):
     layer_average: float
     leaving_average: float
     final: float
+    cache_equivalent: float | None = None
 
 
 class ArmFlops(Block):
@@ -176,6 +181,15 @@ class Arm(Block):
         return self.recipe if self.kind == "full" else f"{self.recipe} {self.budget}"
 
 
+class Refused(Block):
+    """A budget that a recipe cannot meet, on how many items, and the first reason."""
+
+    recipe: str
+    budget: str
+    items: int
+    reason: str
+
+
 class Comparison(Head):
     """Everything that a comparison found.
 
@@ -191,7 +205,8 @@ class Comparison(Head):
         hard_by: the baseline that tells which items are hard; null without one.
         tests: p-values that Holm's correction is taken over.
         arms: the full model first, then budget by budget.
-        failures: passes that failed.
+        refused: budgets that recipes cannot meet.
+        failures: passes that failed otherwise.
         warnings: what the reader must know.
         environment: versions and platform.
     """
@@ -207,6 +222,7 @@ class Comparison(Head):
     hard_by: str | None
     tests: int
     arms: list[Arm]
+    refused: list[Refused]
     failures: list[FailureLine]
     warnings: list[str]
     environment: dict[str, Any]

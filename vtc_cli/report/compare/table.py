@@ -17,7 +17,7 @@ from vtc_cli.report.compare.columns import (
     cost_columns,
     fitted,
 )
-from vtc_cli.report.compare.summary import Arm, Comparison
+from vtc_cli.report.compare.summary import Arm, Comparison, Refused
 from vtc_cli.report.compare.verdict import NAMES
 from vtc_cli.report.table import NO_ACCURACY
 
@@ -67,7 +67,20 @@ def answer_note(found: Comparison) -> list[str]:
         counts = sorted({arm.hard.count for arm in found.arms if arm.hard}) or [0]
         shown = "\u2013".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
         notes.append(f"hard: {shown} items that the full model answers and {name} does not")
-    return notes
+    return [*notes, *_cache_notes(found), *(_refusal(one) for one in found.refused)]
+
+
+def _cache_notes(found: Comparison) -> list[str]:
+    """What a budget counts where it does not count tokens."""
+    arms = [arm for arm in found.arms if arm.tokens.cache_equivalent is not None]
+    names = ", ".join(dict.fromkeys(arm.recipe for arm in arms))
+    told = "budgets count cache entries a layer and head; the baselines have a cache of that size"
+    return [f"{names}: {told}"] if names else []
+
+
+def _refusal(one: Refused) -> str:
+    noun = "item" if one.items == 1 else "items"
+    return f"{one.recipe} {one.budget} cannot be had on {one.items} {noun}: {one.reason}"
 
 
 def _section(
