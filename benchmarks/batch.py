@@ -29,10 +29,10 @@ from vtc_cli.commands.output import Output
 from vtc_cli.engine.session import Session
 from vtc_cli.jobs.cluster import Cluster, ClusterOptions
 from vtc_cli.jobs.job import Job, Settings
-from vtc_cli.jobs.local import local_lines
+from vtc_cli.jobs.local import local_results
 from vtc_cli.jobs.reading import JobsFile
 from vtc_cli.jobs.results_file import ResultsFile
-from vtc_cli.jobs.work import Worker
+from vtc_cli.jobs.work import JobWork, Line, Worker
 from vtc_cli.media.frame_options import FrameOptions
 from vtc_cli.media.image import read_image
 
@@ -87,7 +87,7 @@ def batch(worker: Worker, jobs: list[Job], path: Path, size: int) -> Callable[[]
     def work() -> None:
         path.unlink(missing_ok=True)
         with ResultsFile(path) as results:
-            for line in local_lines(jobs, worker, batch_size=size):
+            for line in local_results(jobs, worker, batch_size=size):
                 assert line.error is None
                 results.append(line.text)
 
@@ -119,9 +119,9 @@ def overhead(folder: Path, count: int, turns: int) -> None:
 
 
 @contextmanager
-def cluster_of(workers: int) -> Iterator[Cluster]:
+def cluster_of(workers: int) -> Iterator[Cluster[Job, Line]]:
     """A local cluster whose workers have their models."""
-    cluster = Cluster(SETTINGS, ClusterOptions(workers=workers))
+    cluster = Cluster(JobWork(SETTINGS), ClusterOptions(workers=workers))
     cluster.start()
     try:
         cluster.await_workers(workers)
@@ -137,8 +137,8 @@ def scaling(folder: Path, count: int, turns: int) -> None:
     for _ in range(turns):
         for workers, taken in rates.items():
             with cluster_of(workers) as cluster:
-                list(cluster.lines(jobs[: 4 * workers]))  # warms up
-                seconds, _ = timed(lambda each=cluster: list(each.lines(jobs)))  # type: ignore[misc]
+                list(cluster.results(jobs[: 4 * workers]))  # warms up
+                seconds, _ = timed(lambda each=cluster: list(each.results(jobs)))  # type: ignore[misc]
                 taken.append(len(jobs) / seconds)
     for workers, taken in rates.items():
         print(f"{workers} Ray workers    jobs a second {spread(taken)}")

@@ -17,6 +17,7 @@ from vtc_cli.jobs.ahead import ReadAhead
 from vtc_cli.jobs.job import Job
 from vtc_cli.jobs.local import chunks
 from vtc_cli.jobs.reading import JobsFile
+from vtc_cli.jobs.work import read_job
 
 
 @pytest.fixture
@@ -41,18 +42,18 @@ def settled(taken: list[int]) -> int:
 
 
 def test_media_come_in_order_and_are_those_of_their_jobs(jobs: list[Job]) -> None:
-    with ReadAhead(jobs) as ahead:
+    with ReadAhead(jobs, read_job) as ahead:
         found = list(ahead)
-    assert [ready.job.line for ready in found] == list(range(1, 11))
+    assert [ready.task.line for ready in found] == list(range(1, 11))
     for ready in found:
         assert not isinstance(ready.media, Exception)
-        assert ready.media.path == ready.job.path
+        assert ready.media.path == ready.task.path
 
 
 def test_no_more_is_read_than_was_allowed(jobs: list[Job]) -> None:
-    for bounds, most in (({"most_jobs": 3}, 3), ({"most_bytes": 1}, 1)):
+    for bounds, most in (({"most_tasks": 3}, 3), ({"most_bytes": 1}, 1)):
         taken: list[int] = []
-        with ReadAhead(watched(jobs, taken), **bounds) as ahead:
+        with ReadAhead(watched(jobs, taken), read_job, **bounds) as ahead:
             assert settled(taken) == most
             source = iter(ahead)
             for done in range(1, 4):
@@ -62,7 +63,7 @@ def test_no_more_is_read_than_was_allowed(jobs: list[Job]) -> None:
 
 def test_leaving_early_ends_the_thread(jobs: list[Job]) -> None:
     before = threading.active_count()
-    with ReadAhead(jobs, most_jobs=1) as ahead:
+    with ReadAhead(jobs, read_job, most_tasks=1) as ahead:
         next(iter(ahead))
     for _ in range(100):
         if threading.active_count() == before:
@@ -78,9 +79,12 @@ def broken_source(jobs: list[Job]) -> Iterator[Job]:
 
 def test_an_error_of_the_source_comes_behind_the_jobs_before_it(jobs: list[Job]) -> None:
     seen = []
-    with ReadAhead(broken_source(jobs)) as ahead, pytest.raises(MediaError, match="pipe broke"):
+    with (
+        ReadAhead(broken_source(jobs), read_job) as ahead,
+        pytest.raises(MediaError, match="pipe broke"),
+    ):
         for chunk in chunks(ahead, 2):
-            seen.append([ready.job.line for ready in chunk])
+            seen.append([ready.task.line for ready in chunk])
     assert seen == [[1, 2], [3]]
 
 
@@ -93,7 +97,7 @@ def test_pictures_clips_and_broken_files_side_by_side(tmp_path: Path, jobs: list
         replace(jobs[2], path=str(tmp_path / "broken.mp4")),
         jobs[3],
     ]
-    with ReadAhead(mixed) as ahead:
+    with ReadAhead(mixed, read_job) as ahead:
         media = [ready.media for ready in ahead]
     assert isinstance(media[2], MediaError)
     kinds = [getattr(each, "kind", None) for each in media]

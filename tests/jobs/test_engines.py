@@ -15,6 +15,7 @@ from tests.jobs.support import ENVIRONMENT, ITEMS, items, settings, write_jobs
 from vtc_cli.commands.output import Output
 from vtc_cli.jobs.engines import EngineOptions, started
 from vtc_cli.jobs.job import Job, make_job
+from vtc_cli.jobs.work import JobWork
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.report.result import BatchLine, BatchResult
 
@@ -31,9 +32,9 @@ def test_jobs_of_one_item_under_several_recipes_are_taken_as_needed() -> None:
             asked.append(number)
             yield make_job(number, item, own, load_recipe(recipe).sha256, item["media"])
 
-    with started(batch, EngineOptions(), Output(quiet=True)) as lines_of:
+    with started(JobWork(batch), EngineOptions(), Output(quiet=True)) as running:
         assert asked == []
-        lines = lines_of(jobs())
+        lines = running.results(jobs())
         first = BatchLine.model_validate_json(next(lines).text).root
         assert len(asked) < 12
         rest = list(lines)

@@ -134,19 +134,19 @@ from tests.jobs.support import settings
 from vtc_cli.commands.loading import load_session
 from vtc_cli.commands.output import Output
 from vtc_cli.jobs.reading import JobsFile
-from vtc_cli.jobs.work import Worker, read_ready
+from vtc_cli.jobs.work import Worker
 
 worker = Worker(load_session(Output(quiet=True), "tiny", "cpu"))
-ready = [read_ready(job) for job in JobsFile(sys.argv[1], settings()).jobs()]
+ready = [worker.read(job) for job in JobsFile(sys.argv[1], settings()).jobs()]
 kinds = []
 for together in (1, 2):
-    lines = worker.lines(ready[:1])  # with memory
+    lines = worker.results(ready[:1])  # with memory
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), before[1]))
-    lines += worker.lines(ready[:together])
+    lines += worker.results(ready[:together])
     resource.setrlimit(resource.RLIMIT_AS, before)
-    lines += worker.lines(ready[-1:])
+    lines += worker.results(ready[-1:])
     kinds.append([line.error and line.error.type for line in lines])
 print(kinds)
 """

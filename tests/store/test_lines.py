@@ -20,7 +20,7 @@ from pathlib import Path
 from vtc_cli.store.lines import LineFile
 with LineFile(Path(sys.argv[1])) as file:
     for number in range(100000):
-        file.append({"number": number})
+        file.append('{"number": %d}' % number)
         print(number, flush=True)
 """
 
@@ -30,7 +30,7 @@ def test_lines_come_back_in_order_over_several_openings(tmp_path: Path) -> None:
     for part in ([{"a": 1}, {"b": "ü\n"}], [{"c": None}]):
         with LineFile(path) as file:
             for line in part:
-                file.append(line)
+                file.append(json.dumps(line, ensure_ascii=False))
     assert list(read_lines(path)) == [{"a": 1}, {"b": "ü\n"}, {"c": None}]
     assert path.read_text(encoding="utf-8").count("\n") == 3
 
@@ -42,7 +42,7 @@ def test_a_line_that_was_cut_off_is_replaced(tmp_path: Path, cut: int) -> None:
     path.write_bytes(whole + (b'{"b": "' + b"x" * 80_000)[:cut])
     assert list(read_lines(path)) == [{"a": 1}]
     with LineFile(path) as file:
-        file.append({"c": 2})
+        file.append('{"c":2}')
     assert list(read_lines(path)) == [{"a": 1}, {"c": 2}]
     assert path.read_bytes() == whole + b'{"c":2}\n'
 
@@ -51,7 +51,7 @@ def test_a_file_of_one_torn_line_is_begun_again(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b'{"a')
     with LineFile(path) as file:
-        file.append({"a": 1})
+        file.append('{"a":1}')
     assert list(read_lines(path)) == [{"a": 1}]
 
 
@@ -69,7 +69,7 @@ def test_a_killed_writer_leaves_every_line_it_told_of(tmp_path: Path) -> None:
     numbers = [line["number"] for line in read_lines(path)]
     assert numbers == list(range(len(numbers))) and len(numbers) >= len(told) >= 50
     with LineFile(path) as file:  # the lock went with its process
-        file.append({"number": -1})
+        file.append('{"number":-1}')
 
 
 def test_what_is_no_line_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -79,5 +79,3 @@ def test_what_is_no_line_is_refused_with_its_place(tmp_path: Path) -> None:
         list(read_lines(path))
     with pytest.raises(UsageError, match="cannot be read"):
         list(read_lines(tmp_path / "none.jsonl"))
-    with LineFile(path) as file, pytest.raises(ValueError, match="not JSON compliant"):
-        file.append({"a": float("nan")})

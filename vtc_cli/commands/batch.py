@@ -114,6 +114,7 @@ def _do_jobs(
     from vtc_cli.jobs.engines import started
     from vtc_cli.jobs.progress import watching
     from vtc_cli.jobs.progressed import Progressed
+    from vtc_cli.jobs.work import JobWork
 
     progressed = Progressed(results)
     progressed.check_settings(settings)
@@ -123,10 +124,11 @@ def _do_jobs(
     summary.before, summary.failed_before = progressed.count, progressed.failed
     if total is not None and total == done:
         return
-    with started(settings, batch.engine_options(), output, summary.notes.append) as lines_of:
+    work, engine = JobWork(settings), batch.engine_options()
+    with started(work, engine, output, summary.notes.append) as running:
         summary.start()
         with watching(output, total, done) as watcher:
-            for line in lines_of(_left(jobs, progressed)):
+            for line in running.results(_left(jobs, progressed)):
                 results.append(line.text)
                 summary.add(line)
                 watcher.line(line)

@@ -12,7 +12,7 @@ from vtc_cli.core.errors import UsageError
 if TYPE_CHECKING:
     from vtc_cli.jobs.engines import EngineOptions
 
-PANEL = "Batch"
+PANEL, ENGINE = "Batch", "Engine"
 EngineName = Literal["local", "ray"]
 
 BatchOption = Annotated[
@@ -35,19 +35,21 @@ RetryOption = Annotated[
 BatchSizeOption = Annotated[
     int, typer.Option(min=1, help="Jobs decoded together.", rich_help_panel=PANEL)
 ]
-EngineOption = Annotated[EngineName, typer.Option(help="Who does the jobs.", rich_help_panel=PANEL)]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="Who does the work.", rich_help_panel=ENGINE)
+]
 AddressOption = Annotated[
     str | None,
-    typer.Option(help="Of a Ray cluster, or auto; none: start one.", rich_help_panel=PANEL),
+    typer.Option(help="Of a Ray cluster, or auto; none: start one.", rich_help_panel=ENGINE),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Ray workers, a model each.", rich_help_panel=PANEL)
+    int | None, typer.Option(min=1, help="Ray workers, a model each.", rich_help_panel=ENGINE)
 ]
 GpusOption = Annotated[
-    float, typer.Option(min=0.0, help="GPU share of a Ray worker.", rich_help_panel=PANEL)
+    float, typer.Option(min=0.0, help="GPU share of a Ray worker.", rich_help_panel=ENGINE)
 ]
 ThreadsOption = Annotated[
-    int, typer.Option(min=1, help="CPU threads of a Ray worker.", rich_help_panel=PANEL)
+    int, typer.Option(min=1, help="CPU threads of a Ray worker.", rich_help_panel=ENGINE)
 ]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtc_cli.commands.batch_options import EngineGroup
 from vtc_cli.commands.compare_options import (
     BudgetsOption,
     ColumnsOption,
@@ -28,7 +28,8 @@ from vtc_cli.commands.compare_options import (
     ShapeOption,
 )
 from vtc_cli.commands.listing import JsonOption
-from vtc_cli.commands.loading import load_session, progress_bar
+from vtc_cli.commands.loading import progress_bar
+from vtc_cli.commands.option_group import option_group
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import ExactLayersOption, FidelityOption, MaxTokensOption
 from vtc_cli.commands.settings import (
@@ -38,14 +39,17 @@ from vtc_cli.commands.settings import (
     ModelOption,
     SeedOption,
 )
-from vtc_cli.core.errors import CheckError, UsageError, VtcError
+from vtc_cli.core.errors import CheckError, VtcError
 
 if TYPE_CHECKING:
+    from vtc_cli.commands.compare_work import ItemDone, ItemTask
+    from vtc_cli.jobs.engines import Running
     from vtc_cli.media.items import Item
-    from vtc_cli.report.compare.rows import Rows, Wishes
+    from vtc_cli.report.compare.rows import Row, Rows
     from vtc_cli.report.compare.summary import Comparison
 
 
+@option_group("engines", EngineGroup)
 def compare(
     media: OptionalMedia = None,
     question: OptionalQuestion = None,
@@ -71,17 +75,18 @@ def compare(
     format: ShapeOption = "table",
     as_json: JsonOption = False,
     *,
+    engines: EngineGroup,
     output: Output,
     given: frozenset[str],
 ) -> None:
     """Compare recipes at budgets: accuracy, cost, and whether they beat random."""
     arguments = dict(locals())
     arguments["format"] = "json" if arguments.pop("as_json") else format
-    del arguments["output"]
-    carry_out(CompareOptions(**arguments), output)
+    del arguments["output"], arguments["engines"]
+    carry_out(CompareOptions(**arguments), engines, output)
 
 
-def carry_out(options: CompareOptions, output: Output) -> None:
+def carry_out(options: CompareOptions, engines: EngineGroup, output: Output) -> None:
     """Check, measure or read, report.
 
     Raises:
@@ -89,11 +94,12 @@ def carry_out(options: CompareOptions, output: Output) -> None:
         CheckError: under `--fail-if`, a recipe for which it holds.
     """
     options.check()
+    engines.check(options.given)
     from vtc_cli.report.compare.condition import check_known, failing, parse_condition
 
     condition = None if options.fail_if is None else parse_condition(options.fail_if)
     with tempfile.TemporaryDirectory(prefix="vtc-") as folder:
-        found = _compared(options, output, Path(folder))
+        found = _compared(options, engines, output, Path(folder))
     _check_failures(found)
     if condition is not None:
         check_known(condition, found)
@@ -106,11 +112,16 @@ def _check_condition(tripped: list[str], text: str | None) -> None:
         raise CheckError("; ".join(tripped), where="--fail-if", allowed=f"not ({text})")
 
 
-def _compared(options: CompareOptions, output: Output, folder: Path) -> Comparison:
+def _compared(
+    options: CompareOptions, engines: EngineGroup, output: Output, folder: Path
+) -> Comparison:
     """Measure or read, and report; `folder` holds pictures that lay inside a table."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     from_file = options.source is not None
-    rows = _read(options) if from_file else _measured(options, created, output, folder)
+    from vtc_cli.commands.compare_rows import rows_from
+
+    measure = partial(_measured, options, engines, created, output, folder)
+    rows = rows_from(options) if from_file else measure()
     from vtc_cli.report.compare.build import summarise
 
     found = summarise(rows, argv=sys.argv[1:], created=created)
@@ -124,42 +135,46 @@ def _compared(options: CompareOptions, output: Output, folder: Path) -> Comparis
     return found
 
 
-def _read(options: CompareOptions) -> Rows:
-    """The rows of an earlier comparison, judged by another rule if one is named."""
-    from vtc_cli.commands.matching import check_rules
-    from vtc_cli.report.compare.rows import rows_of
-    from vtc_cli.store.lines import read_lines
-
-    assert options.source is not None
-    rows = rows_of(read_lines(options.source), str(options.source))
-    if options.match is not None:
-        check_rules(list(rows.items.values()), options.match)
-        rows.head = rows.head.model_copy(update={"match": options.match})
-    return rows
-
-
-def _measured(options: CompareOptions, created: str, output: Output, folder: Path) -> Rows:
+def _measured(
+    options: CompareOptions, engines: EngineGroup, created: str, output: Output, folder: Path
+) -> Rows:
     """Make every pass that is not in the file yet."""
-    from vtc_cli.commands.compare_run import Comparer, check_plans, take_part, wishes_of
+    from vtc_cli.commands.compare_rows import opened_rows
+    from vtc_cli.commands.compare_run import take_part
+    from vtc_cli.commands.compare_work import CompareWork
+    from vtc_cli.jobs.engines import started
 
-    entrants = take_part(options)
+    take_part(options)
     everything = _items(options, folder)
-    session = load_session(output, options.model, options.device, options.dtype, options.attn)
-    left_out = check_plans(session, entrants, options.budgets(), everything)
-    for name, reason in left_out.items():
-        output.warn(f"the baseline {name} is left out: {reason}")
-    wishes = wishes_of(options, session, entrants, everything)
-    items = everything[: options.limit]
-    with _opened(options, wishes, created) as rows, progress_bar(output) as progress:
-        comparer = Comparer(session, entrants, rows, options.max_new_tokens, options.seed)
-        task = progress.add_task("comparing", total=len(items))
-        try:
-            comparer.run(items, lambda: progress.advance(task))
-        except KeyboardInterrupt:
-            if options.output_file is not None and not output.quiet:
-                print("the same command goes on from here", file=sys.stderr)
-            raise
-        return rows.only(item.id for item in items)
+    work, items = CompareWork(options, tuple(everything)), everything[: options.limit]
+    with started(work, engines.engine_options(), output, output.warn) as running:
+        for name, reason in running.told.left_out.items():
+            output.warn(f"the baseline {name} is left out: {reason}")
+        with opened_rows(options, running.told.wishes, created) as rows:
+            try:
+                _do_items(rows, items, running, output)
+            except KeyboardInterrupt:
+                if options.output_file is not None and not output.quiet:
+                    print("the same command goes on from here", file=sys.stderr)
+                raise
+            return rows.only(item.id for item in items)
+
+
+def _do_items(
+    rows: Rows, items: list[Item], running: Running[ItemTask, Row | ItemDone], output: Output
+) -> None:
+    """Do what is not done yet; every row is kept before the next one comes."""
+    from vtc_cli.commands.compare_work import ItemDone, ItemTask
+
+    left = [(number, item) for number, item in enumerate(items) if not rows.is_done(item.id)]
+    tasks = (ItemTask(item, number, rows.of_item(item.id)) for number, item in left)
+    with progress_bar(output) as progress:
+        bar = progress.add_task("comparing", total=len(items), completed=len(items) - len(left))
+        for row in running.results(tasks):
+            if isinstance(row, ItemDone):
+                progress.advance(bar)
+            else:
+                rows.add(row)
 
 
 def _items(options: CompareOptions, folder: Path) -> list[Item]:
@@ -177,51 +192,6 @@ def _items(options: CompareOptions, folder: Path) -> list[Item]:
     items = read_data(options.data, parse_columns(options.columns), folder)
     check_rules(items, options.match or "normalised")
     return items
-
-
-@contextmanager
-def _opened(options: CompareOptions, wishes: Wishes, created: str) -> Iterator[Rows]:
-    """The rows done so far, and a place for new ones: the file of `-o`, or memory.
-
-    Raises:
-        UsageError: the file is that of another comparison.
-    """
-    from vtc_cli.report.compare.rows import HeadLine, Rows, rows_of
-    from vtc_cli.store.lines import LineFile, read_lines
-
-    match = options.match or "normalised"
-    head = HeadLine(created=created, argv=sys.argv[1:], match=match, wishes=wishes)
-    path = options.output_file
-    if path is None:
-        yield Rows(head)
-        return
-    with LineFile(path) as file:
-        if path.stat().st_size == 0:
-            file.append(head.model_dump(mode="json"))
-        rows = rows_of(read_lines(path), str(path))
-        _check_same(rows.head.wishes, wishes, path)
-        rows.head = rows.head.model_copy(update={"match": match})
-        rows.write = file.append
-        yield rows
-
-
-def _check_same(known: Wishes, wishes: Wishes, path: Path) -> None:
-    """Refuse to go on with another comparison.
-
-    Raises:
-        UsageError: with the first difference.
-    """
-    for name in type(wishes).model_fields:
-        theirs, mine = getattr(known, name), getattr(wishes, name)
-        if name == "source":  # the same items may be reached by another path
-            theirs, mine = theirs.sha256, mine.sha256
-        if theirs != mine:
-            raise UsageError(
-                f"the file is that of another comparison: its {name} differ",
-                where=str(path),
-                allowed="the same recipes, budgets, model, items and versions",
-                hint="another file for -o",
-            )
 
 
 def _print(found: Comparison, rows: Rows, options: CompareOptions) -> None:

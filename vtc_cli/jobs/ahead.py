@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import Any
 
-from vtc_cli.jobs.job import Job
-from vtc_cli.jobs.work import Ready, read_ready
+from vtc_cli.jobs.doing import Ready
 
-MOST_JOBS = 4
+MOST_TASKS = 4
 MOST_BYTES = 1 << 29
 
 
 class ReadAhead:
-    """Jobs with their media, in order; the next ones are read while one is worked on.
+    """Tasks with their media, in order; the next ones are read while one is worked on.
 
     A context: leaving it stops the reading. Decoders work outside Python's lock, and videos are
     decoded in processes of their own, so that a thread is enough.
 
     Args:
-        jobs: the jobs; they too are only taken as far as is read ahead.
-        most_jobs: as many are held at most.
+        tasks: they too are only taken as far as is read ahead.
+        read: reads the media of one.
+        most_tasks: as many are held at most.
         most_bytes: nothing more is read while as many bytes of frames are held.
     """
 
     def __init__(
-        self, jobs: Iterable[Job], *, most_jobs: int = MOST_JOBS, most_bytes: int = MOST_BYTES
+        self,
+        tasks: Iterable[Any],
+        read: Callable[[Any], Ready],
+        *,
+        most_tasks: int = MOST_TASKS,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
-        self._jobs, self._most_jobs, self._most_bytes = jobs, most_jobs, most_bytes
+        self._tasks, self._read = tasks, read
+        self._most_tasks, self._most_bytes = most_tasks, most_bytes
         self._held: deque[Ready] = deque()
         self._change = threading.Condition()
         self._finished = self._stopped = False
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread = threading.Thread(target=self._read_all, daemon=True)
 
     def __enter__(self) -> ReadAhead:
         self._thread.start()
@@ -51,10 +58,10 @@ class ReadAhead:
             self._change.notify_all()
 
     def __iter__(self) -> Iterator[Ready]:
-        """Each job in turn.
+        """Each task in turn.
 
         Raises:
-            BaseException: what the source of the jobs raised.
+            BaseException: what the source of the tasks raised.
         """
         while True:
             with self._change:
@@ -68,10 +75,10 @@ class ReadAhead:
         if self._error is not None:
             raise self._error
 
-    def _read(self) -> None:
+    def _read_all(self) -> None:
         try:
-            for job in self._jobs:
-                ready = read_ready(job)
+            for task in self._tasks:
+                ready = self._read(task)
                 with self._change:
                     self._held.append(ready)
                     self._change.notify_all()
@@ -79,7 +86,7 @@ class ReadAhead:
                         self._change.wait()
                     if self._stopped:
                         break
-        except BaseException as error:  # raised again where the jobs are taken
+        except BaseException as error:  # raised again where the tasks are taken
             self._error = error
         finally:
             with self._change:
@@ -88,7 +95,7 @@ class ReadAhead:
 
     def _is_full(self) -> bool:
         size = sum(_bytes(ready) for ready in self._held)
-        return len(self._held) >= self._most_jobs or size >= self._most_bytes
+        return len(self._held) >= self._most_tasks or size >= self._most_bytes
 
 
 def _bytes(ready: Ready) -> int:

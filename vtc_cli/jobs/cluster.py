@@ -1,8 +1,8 @@
-"""Jobs spread over Ray workers, one model each; every job ends once, whatever becomes of a worker.
+"""Tasks spread over Ray workers, one model each; each ends once, whatever becomes of a worker.
 
-The driver holds no more jobs than the workers can have in hand. A worker that dies is replaced; the
-jobs that it had are done again, each alone, and one that takes three workers with it is recorded as
-failed. Lines come in the order in which jobs end.
+The driver holds no more tasks than the workers can have in hand. A worker that dies is replaced;
+the tasks that it had are done again, each alone, and one that takes three workers with it has
+failed. Results come in the order in which tasks end.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from vtc_cli.core.errors import UsageError, VtcError
-from vtc_cli.jobs.job import Job, Settings
+from vtc_cli.jobs.doing import Result, Task, Work
 from vtc_cli.jobs.ray_worker import RayWorker, unpacked
-from vtc_cli.jobs.work import Line, failed_line
 
 FLAG = "--engine ray"
 IN_HAND = 2  # chunks a worker has: one with the model, one whose media are read
@@ -87,10 +86,10 @@ def check_ray() -> None:
 
 
 @dataclass(eq=False)
-class _Task:
-    """Jobs that travel together, and how often that was tried."""
+class _Load(Generic[Task]):
+    """Tasks that travel together, and how often that was tried."""
 
-    jobs: list[Job]
+    tasks: list[Task]
     tries: int = 0
 
 
@@ -99,23 +98,26 @@ class _Hand:
     """A worker and what it has in hand, by Ray's reference; None stands for its start."""
 
     actor: Any
-    tasks: dict[Any, _Task | None] = field(default_factory=dict)
+    loads: dict[Any, _Load[Any] | None] = field(default_factory=dict)
 
     @property
     def free(self) -> int:
-        """Chunks that it can still take; a job that is done again runs alone."""
-        tasks = self.tasks.values()
-        alone = any(task is None or task.tries for task in tasks)
-        return 0 if alone else IN_HAND - len(tasks)
+        """Loads that it can still take; a task that is done again runs alone."""
+        loads = self.loads.values()
+        alone = any(load is None or load.tries for load in loads)
+        return 0 if alone else IN_HAND - len(loads)
 
 
-class Cluster:
-    """Jobs done by Ray workers, between `start` and `close`.
+class Cluster(Generic[Task, Result]):
+    """Tasks done by Ray workers, between `start` and `close`.
 
     Args:
-        settings: of the batch.
+        work: what is to be done.
         options: where and how many.
         note: is told what the reader should know.
+
+    Attributes:
+        told: by the first worker that was ready, see `Doer`.
 
     Raises:
         UsageError: Ray is missing.
@@ -123,14 +125,15 @@ class Cluster:
 
     def __init__(
         self,
-        settings: Settings,
+        work: Work[Task, Result],
         options: ClusterOptions,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         check_ray()
-        self._settings, self._options, self._note = settings, options, note
+        self._work, self._options, self._note = work, options, note
+        self.told: Any = None
         self._hands: list[_Hand] = []
-        self._again: deque[_Task] = deque()
+        self._again: deque[_Load[Task]] = deque()
         self._told: set[str] = set()
         self._failed_starts = 0
         self._folder = str(Path.cwd())
@@ -156,13 +159,13 @@ class Cluster:
             raise
 
     def await_workers(self, count: int) -> None:
-        """Wait until as many workers have their model, before any jobs are given.
+        """Wait until as many workers have their model, before any tasks are given.
 
         Raises:
             VtcError: why they cannot have one.
         """
-        while sum(None not in hand.tasks.values() for hand in self._hands) < count:
-            list(self._next_lines())
+        while sum(None not in hand.loads.values() for hand in self._hands) < count:
+            list(self._next_results())
 
     def close(self) -> None:
         """End the workers, and the cluster if it was started here."""
@@ -174,19 +177,19 @@ class Cluster:
                 self._ray.kill(hand.actor)
         self._ray.shutdown()
 
-    def lines(self, jobs: Iterable[Job]) -> Iterator[Line]:
-        """Lines of jobs, in the order in which they end.
+    def results(self, tasks: Iterable[Task]) -> Iterator[Result]:
+        """Results of tasks, in the order in which these end.
 
         Raises:
             VtcError: no worker can be started any more.
-            Exception: what the source of the jobs raised.
+            Exception: what the source of the tasks raised.
         """
-        source = iter(jobs)
+        source = iter(tasks)
         while True:
             self._hand_out(source)
-            if not any(hand.tasks for hand in self._hands):
+            if not any(hand.loads for hand in self._hands):
                 return
-            yield from self._next_lines()
+            yield from self._next_results()
 
     def _hire(self) -> None:
         """Start one worker."""
@@ -198,62 +201,64 @@ class Cluster:
             max_restarts=0,  # a worker without its model is no use; it is replaced here
         )(RayWorker)
         hand = _Hand(remote.remote())
-        started = hand.actor.start.remote(self._settings, self._folder, options.environment())
-        hand.tasks[started] = None
+        started = hand.actor.start.remote(self._work, self._folder, options.environment())
+        hand.loads[started] = None
         self._hands.append(hand)
 
-    def _hand_out(self, source: Iterator[Job]) -> None:
+    def _hand_out(self, source: Iterator[Task]) -> None:
         """Give every worker as much as it can take, the least busy first."""
         while True:
             hand = max(self._hands, key=lambda hand: hand.free)
-            if hand.free <= 0 or (self._again and hand.tasks):
-                return  # jobs that are done again wait for a worker that has nothing else
+            if hand.free <= 0 or (self._again and hand.loads):
+                return  # tasks that are done again wait for a worker that has nothing else
             if self._again:
-                task = self._again.popleft()
+                load = self._again.popleft()
             else:
-                task = _Task(list(islice(source, self._settings.batch_size)))
-                if not task.jobs:
+                load = _Load(list(islice(source, self._work.batch_size)))
+                if not load.tasks:
                     return
-            hand.tasks[hand.actor.lines.remote(task.jobs)] = task
+            hand.loads[hand.actor.results.remote(load.tasks)] = load
 
-    def _next_lines(self) -> Iterator[Line]:
+    def _next_results(self) -> Iterator[Result]:
         """Wait for one call to end."""
-        references = {ref: hand for hand in self._hands for ref in hand.tasks}
+        references = {ref: hand for hand in self._hands for ref in hand.loads}
         (done,), _ = self._ray.wait(list(references), num_returns=1)
         hand = references[done]
         try:
             answer = self._ray.get(done)
         except self._ray.exceptions.RayTaskError as error:  # not the worker's end, but the call's
-            task = hand.tasks.pop(done)
+            load = hand.loads.pop(done)
             cause = error.cause if isinstance(error.cause, Exception) else error
-            if task is None:
+            if load is None:
                 raise cause from error
-            yield from (failed_line(job, cause) for job in task.jobs)
+            yield from (self._work.failed(task, cause) for task in load.tasks)
         except self._ray.exceptions.RayError as error:
             yield from self._lost(hand, error)
         else:
-            yield from self._received(hand.tasks.pop(done), answer)
+            yield from self._received(hand.loads.pop(done), answer)
 
-    def _received(self, task: _Task | None, answer: Any) -> Iterator[Line]:
-        """What a call gave: an error of the start or none, or lines and notes."""
-        if task is None:
-            if answer is not None:
-                raise unpacked(answer)
+    def _received(self, load: _Load[Task] | None, answer: Any) -> Iterator[Result]:
+        """What a call gave: an error of the start or none, or results and notes."""
+        if load is None:
+            error, told = answer
+            if error is not None:
+                raise unpacked(error)
+            self.told = told if self.told is None else self.told
             self._failed_starts = 0
             return
-        lines, notes = answer
+        results, notes = answer
         for text in notes:
             if text not in self._told:
                 self._told.add(text)
                 self._note(text)
-        yield from lines
+        yield from results
 
-    def _lost(self, hand: _Hand, error: Exception) -> Iterator[Line]:
-        """Replace a dead worker; its jobs are done again, or given up."""
+    def _lost(self, hand: _Hand, error: Exception) -> Iterator[Result]:
+        """Replace a dead worker; its tasks are done again, or given up."""
         self._hands.remove(hand)
         reason = _reason(error)
-        tasks = [task for task in hand.tasks.values() if task is not None]
-        if not tasks and None in hand.tasks.values():
+        loads = [load for load in hand.loads.values() if load is not None]
+        if not loads and None in hand.loads.values():
             self._failed_starts += 1
             if self._failed_starts >= MOST_TRIES:
                 raise WorkerLostError(
@@ -261,16 +266,16 @@ class Cluster:
                     where=FLAG,
                     hint="a smaller --dtype or model, or fewer --workers",
                 )
-        count = sum(len(task.jobs) for task in tasks)
+        count = sum(len(load.tasks) for load in loads)
         self._note(f"a worker died ({reason}); {count} jobs that it had are done again")
         self._hire()
-        for task in tasks:
-            for job in task.jobs:
-                if task.tries + 1 < MOST_TRIES:
-                    self._again.append(_Task([job], task.tries + 1))
+        for load in loads:
+            for task in load.tasks:
+                if load.tries + 1 < MOST_TRIES:
+                    self._again.append(_Load([task], load.tries + 1))
                 else:
                     found = f"{MOST_TRIES} workers died over this job, the last one: {reason}"
-                    yield failed_line(job, WorkerLostError(found, where=FLAG))
+                    yield self._work.failed(task, WorkerLostError(found, where=FLAG))
 
 
 def _connected(options: ClusterOptions) -> Any:

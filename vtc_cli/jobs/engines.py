@@ -1,7 +1,7 @@
-"""Who does the jobs: a model in this process, or the workers of a Ray cluster; the lines are alike.
+"""Who does the work: a model in this process, or the workers of a Ray cluster; results are alike.
 
-with started(settings, EngineOptions(), output) as lines_of:
-    for line in lines_of(jobs):
+with started(work, EngineOptions(), output) as running:
+    for result in running.results(tasks):
         ...
 """
 
@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Generic, Literal
 
-from vtc_cli.commands.loading import busy, load_session
+from vtc_cli.commands.loading import busy
 from vtc_cli.commands.output import Output
 from vtc_cli.jobs.cluster import Cluster, ClusterOptions
-from vtc_cli.jobs.job import Job, Settings
-from vtc_cli.jobs.work import Line
+from vtc_cli.jobs.doing import Result, Task, Work
+from vtc_cli.jobs.local import local_results
 
 EngineName = Literal["local", "ray"]
-LinesOf = Callable[[Iterable[Job]], Iterator[Line]]
 Note = Callable[[str], None]
 
 
@@ -32,37 +31,49 @@ class EngineOptions:
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
 
 
+@dataclass(frozen=True)
+class Running(Generic[Task, Result]):
+    """An engine whose model is loaded.
+
+    Attributes:
+        told: see `Doer`.
+        results: turns tasks into results. Tasks are taken as they are needed and may be a
+            generator. The local engine keeps their order and gives results as they come; a cluster
+            gives those of a task together, as tasks end.
+    """
+
+    told: Any
+    results: Callable[[Iterable[Task]], Iterator[Result]]
+
+
 @contextmanager
 def started(
-    settings: Settings, engine: EngineOptions, output: Output, note: Note = lambda text: None
-) -> Iterator[LinesOf]:
-    """An engine whose model is loaded; gives the function that turns jobs into lines.
-
-    Jobs are taken as they are needed and may be a generator. The local engine keeps their order;
-    lines of a cluster come as jobs end, and `Line.job_line` says whose they are.
+    work: Work[Task, Result],
+    engine: EngineOptions,
+    output: Output,
+    note: Note = lambda text: None,
+) -> Iterator[Running[Task, Result]]:
+    """Load the model of `work` and be ready for its tasks.
 
     Args:
-        settings: of the batch; a job may have its own recipe and budget.
+        work: what is to be done.
         engine: which one.
         output: for a spinner while the model loads.
         note: is told what the reader should know.
 
     Raises:
-        VtcError: the model cannot be loaded, the recipe does not fit it, or there is no cluster.
+        VtcError: the model cannot be loaded, the work does not fit it, or there is no cluster.
     """
     if engine.name == "ray":
-        cluster = Cluster(settings, engine.cluster, note)
-        with busy(output, f"starting workers with {settings.model}"):
+        cluster = Cluster(work, engine.cluster, note)
+        with busy(output, f"starting workers with {work.model}"):
             cluster.start()
         try:
-            yield cluster.lines
+            yield Running(cluster.told, cluster.results)
         finally:
             cluster.close()
         return
-    from vtc_cli.jobs.local import local_lines
-    from vtc_cli.jobs.work import Worker
-
-    names = (settings.model, settings.device, settings.dtype, settings.attn)
-    worker = Worker(load_session(output, *names))
-    worker.check(settings)
-    yield partial(local_lines, worker=worker, batch_size=settings.batch_size, note=note)
+    doer = work.load(output)
+    yield Running(
+        doer.told, partial(local_results, doer=doer, batch_size=work.batch_size, note=note)
+    )

@@ -1,37 +1,36 @@
-"""Jobs done in this process, one model, media read ahead."""
+"""Tasks done in this process, one model, media read ahead."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from vtc_cli.jobs.ahead import MOST_JOBS, ReadAhead
-from vtc_cli.jobs.job import Job
-from vtc_cli.jobs.work import Line, Ready, Worker
+from vtc_cli.jobs.ahead import MOST_TASKS, ReadAhead
+from vtc_cli.jobs.doing import Doer, Ready, Result, Task
 
 
-def local_lines(
-    jobs: Iterable[Job],
-    worker: Worker,
+def local_results(
+    tasks: Iterable[Task],
+    doer: Doer[Task, Result],
     *,
     batch_size: int = 1,
     note: Callable[[str], None] = lambda text: None,
-) -> Iterator[Line]:
-    """Lines of jobs, in their order.
+) -> Iterator[Result]:
+    """Results of tasks, in their order.
 
     Args:
-        jobs: taken as they are needed.
-        worker: does them.
-        batch_size: as many are decoded together.
+        tasks: taken as they are needed.
+        doer: does them.
+        batch_size: as many are done together.
         note: is told what the reader should know.
 
     Raises:
-        Exception: what the source of the jobs raised, behind the lines of those it gave.
+        Exception: what the source of the tasks raised, behind the results of those it gave.
     """
-    with ReadAhead(jobs, most_jobs=max(MOST_JOBS, 2 * batch_size)) as ahead:
+    with ReadAhead(tasks, doer.read, most_tasks=max(MOST_TASKS, 2 * batch_size)) as ahead:
         for chunk in chunks(ahead, batch_size):
-            yield from worker.lines(chunk)
-            for text in worker.notes():
+            yield from doer.results(chunk)
+            for text in doer.notes():
                 note(text)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vtc_cli.core.errors import UsageError
 from vtc_cli.jobs.job import Job, Settings
-from vtc_cli.jobs.results_file import OTHER_FILE, ResultsFile
+from vtc_cli.jobs.results_file import ResultsFile
 
 OWN = ("recipe", "recipe_sha256", "budget")  # what a job may choose for itself
 
@@ -102,7 +102,7 @@ class Progressed:
             f"made otherwise: {told}",
             where=self._path,
             allowed="results of the same jobs under the same recipe, model and settings",
-            hint=OTHER_FILE,
+            hint=ResultsFile.other_file,
         )
 
 

@@ -1,4 +1,4 @@
-"""The end of a Ray cluster at which jobs are done: one process, one model.
+"""The end of a Ray cluster at which tasks are done: one process, one model.
 
 This module loads nothing heavy: the process learns here how many threads it may use before torch
 is loaded.
@@ -15,8 +15,7 @@ from vtc_cli.core import errors
 from vtc_cli.core.errors import RecipeError, UsageError, VtcError
 
 if TYPE_CHECKING:
-    from vtc_cli.jobs.job import Job, Settings
-    from vtc_cli.jobs.work import Line
+    from vtc_cli.jobs.doing import Doer, Work
 
 
 class RayWorker:
@@ -24,44 +23,36 @@ class RayWorker:
 
     def __init__(self) -> None:
         self._model = threading.Lock()
-        self._worker: Any = None
+        self._doer: Doer[Any, Any]
 
     def start(
-        self, settings: Settings, folder: str, environment: Mapping[str, str]
-    ) -> dict[str, Any] | None:
+        self, work: Work[Any, Any], folder: str, environment: Mapping[str, str]
+    ) -> tuple[dict[str, Any] | None, Any]:
         """Load the model.
 
         Args:
-            settings: of the batch.
+            work: what is to be done.
             folder: current folder of the command, from which paths are seen.
             environment: variables to be set before anything heavy is loaded.
 
         Returns:
-            The error, packed, or None.
+            The error, packed, or None; and what the doer tells.
         """
         os.environ.update(environment)
         try:
             _enter(folder)
-            from vtc_cli.commands.loading import load_session
             from vtc_cli.commands.output import Output
-            from vtc_cli.jobs.work import Worker
 
-            session = load_session(
-                Output(quiet=True), settings.model, settings.device, settings.dtype, settings.attn
-            )
-            self._worker = Worker(session)
-            self._worker.check(settings)
+            self._doer = work.load(Output(quiet=True))
         except VtcError as error:
-            return packed(error)
-        return None
+            return packed(error), None
+        return None, self._doer.told
 
-    def lines(self, jobs: Sequence[Job]) -> tuple[list[Line], list[str]]:
-        """Do jobs, more than one of them together; their lines, and notes for the reader."""
-        from vtc_cli.jobs.work import read_ready
-
-        ready = [read_ready(job) for job in jobs]
+    def results(self, tasks: Sequence[Any]) -> tuple[list[Any], list[str]]:
+        """Do tasks, more than one of them together; their results, and notes for the reader."""
+        ready = [self._doer.read(task) for task in tasks]
         with self._model:
-            return self._worker.lines(ready), self._worker.notes()
+            return list(self._doer.results(ready)), self._doer.notes()
 
 
 def packed(error: VtcError) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A worker: one loaded model that turns jobs into lines of a results file."""
+"""The work of a batch: one loaded model turns jobs into lines of a results file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vtc_cli.commands.job import Outcome, do_job, make_plan
 from vtc_cli.core.errors import MemoryExhaustedError, VtcError
 from vtc_cli.core.media import Media
+from vtc_cli.jobs.doing import Ready
 from vtc_cli.jobs.job import Job, Settings
 from vtc_cli.metrics.answers import matches
 from vtc_cli.report.build import build_result
@@ -25,20 +26,13 @@ from vtc_cli.report.result import (
 )
 
 if TYPE_CHECKING:
+    from vtc_cli.commands.output import Output
     from vtc_cli.engine.reading import PromptRead
     from vtc_cli.engine.session import Session
     from vtc_cli.recipe.load import Recipe
 
 LOGGER = logging.getLogger(__name__)
 TOGETHER = "decoded together with other jobs: times of decode and of the whole are not known"
-
-
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """A job and its picture or video, or what is wrong with either."""
-
-    job: Job
-    media: Media | Exception
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,8 @@ class Line:
     error: ErrorBlock | None = None
 
 
-def read_ready(job: Job) -> Ready:
-    """Read the picture or video of a job; what goes wrong is part of the answer."""
+def read_job(job: Job) -> Ready:
+    """A job with its picture or video, or what is wrong with either."""
     from vtc_cli.media.video import read_media
 
     if job.fault is not None:
@@ -74,12 +68,51 @@ def read_ready(job: Job) -> Ready:
         return Ready(job, error)
 
 
+@dataclass(frozen=True)
+class JobWork:
+    """A batch as engines see it (`jobs/doing.py`)."""
+
+    settings: Settings
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.settings.model
+
+    @property
+    def batch_size(self) -> int:
+        """Jobs that are decoded together."""
+        return self.settings.batch_size
+
+    def load(self, output: Output) -> Worker:
+        """Load the model.
+
+        Raises:
+            VtcError: it cannot be loaded, or the recipe does not fit it.
+        """
+        from vtc_cli.commands.loading import load_session
+
+        mine = self.settings
+        worker = Worker(load_session(output, mine.model, mine.device, mine.dtype, mine.attn))
+        worker.check(mine)
+        return worker
+
+    def failed(self, task: Job, error: Exception) -> Line:
+        """The line of a job that could not be done."""
+        return failed_line(task, error)
+
+
 class Worker:
     """Does jobs with one loaded model; recipes are read once.
 
     Args:
         session: the model.
+
+    Attributes:
+        told: nothing.
     """
+
+    told: None = None
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -115,7 +148,11 @@ class Worker:
         told, self._notes = list(self._notes), {}
         return told
 
-    def lines(self, ready: Sequence[Ready]) -> list[Line]:
+    def read(self, task: Job) -> Ready:
+        """Read the picture or video of a job; what goes wrong is part of the answer."""
+        return read_job(task)
+
+    def results(self, ready: Sequence[Ready]) -> list[Line]:
         """Do jobs; more than one of them are decoded together where their plans allow it."""
         if len(ready) == 1:
             return [self._alone(ready[0])]
@@ -126,10 +163,10 @@ class Worker:
 
     def _alone(self, ready: Ready) -> Line:
         """One job from its media to its line."""
-        job, created = ready.job, _now()
+        job, created = ready.task, _now()
         settings = job.settings
         try:
-            media = _sound(ready)
+            media = ready.sound()
             outcome = do_job(
                 self._session,
                 media,
@@ -151,10 +188,10 @@ class Worker:
         from vtc_cli.engine.inputs import note_input, shrink
         from vtc_cli.engine.session import Request
 
-        job, created = ready.job, _now()
+        job, created = ready.task, _now()
         settings = job.settings
         try:
-            media = _sound(ready)
+            media = ready.sound()
             whole = self._session.adapter.prepare(media, job.question)
             recipe = self._recipe(settings.recipe)
             plan = make_plan(self._session, whole, recipe, settings.plan_options())
@@ -186,7 +223,7 @@ class Worker:
             _free_memory()
             return [self._alone(one) for one in ready]
         except Exception as error:  # recorded in the lines of these jobs
-            return [failed_line(one.ready.job, error, one.created) for one in started]
+            return [failed_line(one.ready.task, error, one.created) for one in started]
         return [_line_of(one) for one in started]
 
     def _recipe(self, name: str) -> Recipe:
@@ -231,7 +268,7 @@ def failed_line(job: Job, error: Exception, created: str | None = None) -> Line:
 
 def _line_of(started: _Started) -> Line:
     """The line of a job that was decoded together with others."""
-    job, trace = started.ready.job, started.read.trace
+    job, trace = started.ready.task, started.read.trace
     try:
         trace.warnings.extend([*started.media.warnings, TOGETHER])
         outcome = Outcome(trace, started.read.request.prompt)
@@ -273,17 +310,6 @@ def _job_block(job: Job, correct: bool | None) -> JobBlock:
         correct=correct,
         asked=job.settings.asked(job.recipe_sha256) if sound else {},
     )
-
-
-def _sound(ready: Ready) -> Media:
-    """The media of a job.
-
-    Raises:
-        Exception: what was wrong with it.
-    """
-    if isinstance(ready.media, Exception):
-        raise ready.media
-    return ready.media
 
 
 def _free_memory() -> None:

@@ -1,21 +1,27 @@
-"""A file of JSON lines that survives the end of its writer: what is in it stays in it.
+"""Files of JSON lines that hold whole lines only, whatever happens to process, disk or machine.
 
-Each line is on the disk before the next one is made. A last line that was cut off is taken off when
-the file is opened again, and one writer at a time holds the file.
+A line is appended with one write and an fsync, so that at any moment the file holds whole lines and
+at most one torn one at its end. That one is cut off when the file is opened again. An exclusive
+lock keeps a second process away for as long as the file is open; the system lifts it however the
+process ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
-from io import BufferedRandom
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from vtc_cli.core.errors import UsageError, VtcError
 
+FLAG = "--output"
+BLOCK_BYTES = 1 << 16
 Line = dict[str, Any]
 
 
@@ -52,33 +58,40 @@ def _no_line(path: Path, number: int) -> UsageError:
 
 
 class LineFile:
-    """A file that grows by whole lines; as a context manager it is locked against other writers.
+    """An open, locked and repaired file that grows by whole lines.
 
     Args:
-        path: created if it is not there.
+        path: the file, made if it is not there.
+        anew: forget what it holds, at the first line that is written.
+
+    Attributes:
+        path: as given.
+        repaired_bytes: length of the torn line that was cut off, 0 without one.
+        end: length of the file.
+
+    Raises:
+        UsageError: it cannot be written, is no regular file, or another process writes to it.
     """
 
-    def __init__(self, path: Path) -> None:
+    kind: ClassVar[str] = "a file of results"
+    other_file: ClassVar[str] = "another file for -o"
+    line_starts: ClassVar[tuple[bytes, ...]] = (b'{"',)
+
+    def __init__(self, path: Path, *, anew: bool = False) -> None:
         self.path = path
-
-    def __enter__(self) -> LineFile:
-        """Open, lock, and take off what was cut off.
-
-        Raises:
-            UsageError: another process writes to it, or it cannot be written.
-        """
+        self.repaired_bytes = 0
+        self.anew, self._made = anew, not path.exists()
+        self.handle = _locked(path)
+        self.end = os.fstat(self.handle).st_size
+        if anew:
+            return
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            found = f"cannot be written: {error.strerror or error}"
-            raise UsageError(found, where=str(self.path)) from error
-        self._stream: BufferedRandom = os.fdopen(descriptor, "r+b")
-        try:
-            self._lock()
             self._repair()
         except BaseException:
-            self._stream.close()
+            self.close()
             raise
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -87,48 +100,129 @@ class LineFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stream.close()  # the lock goes with it
+        self.close()
 
-    def append(self, line: Line) -> None:
-        """Write one object as a line and see it on the disk.
+    def close(self) -> None:
+        """Lift the lock; a file that was made here and holds nothing goes away."""
+        if self._made and os.fstat(self.handle).st_size == 0:
+            with suppress(OSError):
+                self.path.unlink()
+        os.close(self.handle)
+
+    def append(self, text: str) -> None:
+        """Write one line (without its line end) so that it survives a crash from here on.
 
         Raises:
-            VtcError: no room or no right to write.
-            ValueError: NaN or infinity, which JSON has not.
+            VtcError: no room left, or another fault of the disk; what was written before is whole.
         """
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        if self.anew:
+            os.ftruncate(self.handle, 0)
+            self.end, self.anew = 0, False
+        data = memoryview(text.encode("utf-8") + b"\n")
+        end = self.end
         try:
-            self._stream.write(text.encode("utf-8") + b"\n")
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            while data:
+                count = os.pwrite(self.handle, data, end)
+                data, end = data[count:], end + count
+            os.fsync(self.handle)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise VtcError(f"could not be written: {reason}", where=str(self.path)) from error
+            self._take_back()
+            raise not_written(self.path, error) from error
+        except BaseException:  # an interrupt: a whole line stays, half a line is none
+            if data:
+                self._take_back()
+            raise
+        self.end = end
 
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not on Windows; there two writers are not kept apart
-            return
-        try:
-            fcntl.flock(self._stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(
-                "another process writes to it",
-                where=str(self.path),
-                hint="wait for it, or choose another file",
-            ) from error
+    def _take_back(self) -> None:
+        with suppress(OSError):
+            os.ftruncate(self.handle, self.end)
 
     def _repair(self) -> None:
-        """Cut the file behind its last whole line and stand there."""
-        end = self._stream.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(end - 65536, 0)
-            self._stream.seek(start)
-            at = self._stream.read(end - start).rfind(b"\n")
-            if at >= 0:
-                end = start + at + 1
-                break
-            end = start
-        self._stream.truncate(end)
-        self._stream.seek(end)
+        """Cut off a last line without an end; whose it is must be plain."""
+        tail = self._tail()
+        if not tail:
+            return
+        begun = any(tail[: len(start)] == start[: len(tail)] for start in self.line_starts)
+        if not begun and tail.strip(b"\0"):
+            raise UsageError(
+                "its last line is neither whole nor the beginning of a result",
+                where=str(self.path),
+                allowed=self.kind,
+                hint=self.other_file,
+            )
+        self.end -= len(tail)
+        self.repaired_bytes = len(tail)
+        os.ftruncate(self.handle, self.end)
+        os.fsync(self.handle)
+
+    def _tail(self) -> bytes:
+        """What stands behind the last line end."""
+        tail, begin = b"", self.end
+        while begin > 0 and b"\n" not in tail:
+            size = min(BLOCK_BYTES, begin)
+            begin -= size
+            tail = os.pread(self.handle, size, begin) + tail
+        return tail.rpartition(b"\n")[2]
+
+
+def _locked(path: Path) -> int:
+    """A handle with the lock; of the file that has the name now, not of one that was replaced."""
+    allowed = "a file in a folder that exists and can be written"
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"{path}: {reason}", where=FLAG, allowed=allowed) from error
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise UsageError(f"{path} is a device or a pipe", where=FLAG, allowed="a file")
+            _lock(handle, path)
+            sync_folder(path)
+            with suppress(OSError):
+                if os.path.samestat(os.stat(path), os.fstat(handle)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _lock(handle: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(
+            "another process is writing to this file",
+            where=str(path),
+            allowed="one process a file",
+            hint="wait for it, or give another -o",
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot be locked: {error.strerror}",
+            where=str(path),
+            allowed="a file system with locks",
+            hint="another -o",
+        ) from error
+
+
+def sync_folder(path: Path) -> None:
+    """Make the name of a new file survive a crash too, where the system can do that."""
+    with suppress(OSError):
+        handle = os.open(path.resolve().parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def not_written(path: Path, error: OSError) -> VtcError:
+    """The error for lines that the disk did not take."""
+    return VtcError(
+        f"could not be written: {error.strerror or error}",
+        where=str(path),
+        allowed="room on the disk; all lines before this one are whole",
+        hint="make room and repeat the command: it goes on where it stopped",
+    )

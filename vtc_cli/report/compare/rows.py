@@ -27,7 +27,6 @@ VERSION: Literal[1] = 1
 FULL = "full"
 MET_TOKENS = 0.5  # a budget is met within half a token of the layer average
 Key = tuple[str, str, str]
-AddLine = Callable[[dict[str, Any]], None]
 
 
 class RecipeUse(Block):
@@ -214,6 +213,8 @@ class FailureLine(Block):
         return self.error.type == BudgetError.__name__
 
 
+Row = ItemLine | Pass | FailureLine
+
 KINDS: dict[str, type[BaseModel]] = {
     "head": HeadLine,
     "item": ItemLine,
@@ -222,7 +223,7 @@ KINDS: dict[str, type[BaseModel]] = {
 }
 
 
-def _nowhere(line: dict[str, Any]) -> None:
+def _nowhere(line: Row) -> None:
     """Lines of a comparison that is kept nowhere."""
 
 
@@ -236,21 +237,25 @@ class Rows:
         passes: by item, recipe and budget.
         failures: those that no later pass made good.
         write: is given every new line.
+        taken: every line of each item as it came.
     """
 
     head: HeadLine
     items: dict[str, ItemLine] = field(default_factory=dict)
     passes: dict[Key, Pass] = field(default_factory=dict)
     failures: dict[Key, FailureLine] = field(default_factory=dict)
-    write: AddLine = _nowhere
+    write: Callable[[Row], None] = _nowhere
+    taken: dict[str, list[Row]] = field(default_factory=dict)
 
-    def add(self, line: ItemLine | Pass | FailureLine) -> None:
+    def add(self, line: Row) -> None:
         """Write a line down, then know it."""
-        self.write(line.model_dump(mode="json"))
+        self.write(line)
         self.take(line)
 
-    def take(self, line: ItemLine | Pass | FailureLine) -> None:
+    def take(self, line: Row) -> None:
         """Know a line that is written down already; a later pass makes a failure good."""
+        name = line.id if isinstance(line, ItemLine) else line.item
+        self.taken.setdefault(name, []).append(line)
         if isinstance(line, ItemLine):
             self.items[line.id] = line
         elif isinstance(line, Pass):
@@ -260,13 +265,18 @@ class Rows:
             self.failures[key] = line
 
     def only(self, items: Iterable[str]) -> Rows:
-        """The rows of these items."""
-        wanted = set(items)
+        """The rows of these items, in the order of these; workers may have ended in another."""
+        wanted = list(items)
+        order = {name: place for place, name in enumerate(wanted)}
+        failures = sorted(
+            (line for line in self.failures.values() if line.item in order),
+            key=lambda line: order[line.item],
+        )
         return Rows(
             self.head,
-            {name: line for name, line in self.items.items() if name in wanted},
-            {key: line for key, line in self.passes.items() if key[0] in wanted},
-            {key: line for key, line in self.failures.items() if key[0] in wanted},
+            {name: self.items[name] for name in wanted if name in self.items},
+            {key: line for key, line in self.passes.items() if key[0] in order},
+            {(line.item, line.recipe, line.budget): line for line in failures},
         )
 
     def full(self, item: str) -> Pass | None:
@@ -282,6 +292,28 @@ class Rows:
         """Whether a pass cannot be had."""
         failure = self.failures.get((item, recipe, budget))
         return failure is not None and failure.refused
+
+    def is_done(self, item: str) -> bool:
+        """Whether every pass over an item is there, or cannot be had."""
+        return self.full(item) is not None and not self._missing(item)
+
+    def _missing(self, item: str) -> list[tuple[str, str]]:
+        """Passes of recipes that are not there, and of baselines where the budget is known."""
+        found: list[tuple[str, str]] = []
+        for name, budget in self.arms():
+            mine = self.passes.get((item, name, budget))
+            if mine is None:
+                found.append((name, budget))
+            elif name not in self.baselines():
+                matched = matched_budget(mine)
+                rivals = [] if matched is None else self.baselines()
+                found += [(rival, str(matched)) for rival in rivals if not self.rival(rival, mine)]
+        return [(name, budget) for name, budget in found if not self.is_refused(item, name, budget)]
+
+    def of_item(self, item: str) -> tuple[Row, ...]:
+        """Everything that is known of one item."""
+        known = self.taken.get(item, [])
+        return tuple(row for row in known if not isinstance(row, FailureLine) or row.refused)
 
     def arms(self) -> list[tuple[str, str]]:
         """Recipes with their budgets, baselines left out, in the order asked for."""
@@ -335,6 +367,8 @@ def rows_of(lines: Iterable[dict[str, Any]], where: str) -> Rows:
             rows.take(value)
     if rows is None:
         raise _foreign(where, 1)
+    lines_in_order = sorted(rows.items.values(), key=lambda line: line.number)
+    rows.items = {line.id: line for line in lines_in_order}
     return rows
 
 
