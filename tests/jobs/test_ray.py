@@ -29,6 +29,7 @@ from vtc_cli.jobs.ray_worker import packed, unpacked
 
 SHORT = ["--device", "cpu", "-r", "uniform", "-b", "64", "--max-new-tokens", "6"]
 BAD: list[Any] = ["{", {"id": "missing", "media": "no.png", "question": "what?"}]
+EVAL = Path(__file__).parents[2] / "samples" / "eval" / "items.jsonl"
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
     reason="Ray is not installed",
@@ -298,3 +299,43 @@ def test_errors_travel(error: errors.VtcError) -> None:
     again = unpacked(json.loads(json.dumps(packed(error))))
     assert type(again) is type(error) and again.exit_code == error.exit_code
     assert str(again) == str(error) and again.rows() == error.rows()
+
+
+COMPARED = ["--recipe", "fastv,h2o", "--budget", "64", "--limit", "8", "--json"]
+NEAR = {"kl_first_token", "answer_nll_delta"}  # another process may round the last digits anew
+UNLIKE = {"time_ms", "memory", "warnings"}
+
+
+def passes_of(path: Path) -> dict[tuple[str, str, str], Values]:
+    """Passes by what was asked, each of which must be there once, without times."""
+    lines = [line for line in lines_of(path) if line["kind"] == "pass"]
+    found = {(line["item"], line["recipe"], line["budget"]): line for line in lines}
+    assert len(found) == len(lines) and not any(x["kind"] == "failure" for x in lines_of(path))
+    for line in found.values():
+        line.update(dict.fromkeys(UNLIKE))
+        close = line["fidelity"] or {}
+        line["near"] = [close.pop(name) for name in sorted(NEAR & close.keys())]
+    return found
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_comparison_on_a_cluster_is_the_local_one_though_a_worker_dies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compare", "--data", str(EVAL), *COMPARED]
+    ray = ["-o", "ray.jsonl", "--engine", "ray", "--workers", "2"]
+    cluster = started(tmp_path, *command, *ray)
+    wait_for(tmp_path / "ray.jsonl", 3, cluster)
+    os.kill(workers_below(cluster.pid)[0], signal.SIGKILL)
+    out, err = cluster.communicate(timeout=300)
+    assert cluster.returncode == 0 and "a worker died (killed or crashed)" in err, err
+    local = tmp_path / "local.jsonl"
+    assert run_command_line([*command, "-o", str(local), "-q"]) == 0
+    mine, theirs = json.loads(out), json.loads(capsys.readouterr().out)
+    assert [arm["accuracy"] for arm in mine["arms"]] == [arm["accuracy"] for arm in theirs["arms"]]
+    there, here = passes_of(tmp_path / "ray.jsonl"), passes_of(local)
+    assert there.keys() == here.keys() and len(here) == 8 * (1 + 2 + 2 * 4)
+    for key, line in here.items():
+        assert there[key].pop("near") == pytest.approx(line.pop("near"), rel=1e-4, abs=1e-6)
+        assert there[key] == line

@@ -34,6 +34,7 @@ from vtc_cli.report.table import NO_ACCURACY
 
 HARD_BY = ("downsample", "average_pool", "uniform")  # the first that takes part
 FEW = 30
+SHOWN_SHORT = 6
 
 
 @dataclass
@@ -358,6 +359,8 @@ def _warnings(rows: Rows, full: Team, answered: int, teams: Sequence[Team]) -> l
         )
     short = {f"{t.recipe} {t.budget}": len(t.passes) for t in teams if len(t.passes) < items}
     if short:
-        counts = ", ".join(f"{name}: {count}" for name, count in short.items())
-        found.append(f"not every arm has all {items} items ({counts})")
+        fewest = sorted(short.items(), key=lambda pair: pair[1])[:SHOWN_SHORT]
+        counts = ", ".join(f"{name}: {count}" for name, count in fewest)
+        more = f" and {len(short) - SHOWN_SHORT} more" if len(short) > SHOWN_SHORT else ""
+        found.append(f"not every arm has all {items} items ({counts}{more})")
     return found

@@ -12,7 +12,7 @@ from vtc_cli.report.units import significant, size
 MINUS = "\N{MINUS SIGN}"
 FRONT = "\u25c6"
 SURE_MARK = "*"
-FIRST_RIVALS = ("random", "downsample")
+LEAVES = {"random": 1, "downsample": 2}
 SHORT = {"average_pool": "pooling", "downsample": "down-sampling"}
 Cell = Callable[[Arm], str]
 
@@ -116,7 +116,7 @@ def _distant(found: Comparison) -> list[Column]:
 
 def _beside(name: str, cell: Cell) -> Column:
     """A baseline's column; those that every claim must stand beside leave last."""
-    return Column(f"to {SHORT.get(name, name)}", cell, 1 if name in FIRST_RIVALS else 2)
+    return Column(f"to {SHORT.get(name, name)}", cell, LEAVES.get(name, 3))
 
 
 def _close(found: Comparison) -> list[Column]:

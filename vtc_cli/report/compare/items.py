@@ -48,7 +48,10 @@ def items_data(rows: Rows, found: Comparison) -> dict[str, Any]:
                 "passes": passes,
             }
         )
-    arms = [{"name": arm.name, "kind": arm.kind} for arm in found.arms]
+    arms = [
+        {"name": arm.name, "kind": arm.kind, "cache": arm.tokens.cache_equivalent is not None}
+        for arm in found.arms
+    ]
     missing = {"left_out": pictures.left_out, "unread": pictures.unread}
     return {"arms": arms, "texts": list(texts), "pictures": pictures.uris, "items": items} | missing
 

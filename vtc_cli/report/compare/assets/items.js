@@ -71,6 +71,7 @@ function tile(item, arm, pass) {
   const verdict = { true: "right: ", false: "wrong: " }[pass[RIGHT]] ?? "";
   const answer = html("span", { class: pass[RIGHT] === false ? "wrong" : "said" }, `${verdict}${texts[pass[TEXT]] || "(nothing)"}`);
   const parts = [...overlay(item, pass[FATES]), name, answer];
+  if (arm.cache) parts.push(html("small", {}, "all patches are read, the cache is cut"));
   if (pass[DISTANCE] !== null) parts.push(html("small", {}, `KL ${pass[DISTANCE]} nats`));
   return html("div", { class: "tile", "data-arm": arm.name }, ...parts);
 }
