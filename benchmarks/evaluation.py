@@ -19,6 +19,8 @@ from vtc_cli.commands.compare_run import BASELINES
 from vtc_cli.core.discover import resource_folder
 from vtc_cli.core.files import write_whole
 from vtc_cli.recipe.load import load_recipe
+from vtc_cli.report.compare.columns import against_text, share_text
+from vtc_cli.report.compare.summary import Arm, Comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 ITEMS = Path("samples/eval/items.jsonl")
@@ -65,10 +67,37 @@ def page(table: str, command: str) -> str:
     return f"{TITLE}\n\n{HEAD}\n\n```console\n$ vtc {command}\n```\n\n{table}"
 
 
-def first_table(table: str) -> str:
-    """The table of answers: the first of the tables."""
-    found = re.search(r"(?:^\|.*\n)+", table, re.MULTILINE)
-    return found.group() if found else ""
+def short_table(found: Comparison) -> str:
+    """A row a method: its accuracy at each budget, beside random and down-sampling there.
+
+    Baselines come first; of those that stand beside cut caches there are none here, for their
+    accuracy is in the differences.
+    """
+    budgets = list(dict.fromkeys(arm.budget for arm in found.arms if arm.kind == "recipe"))
+    arms = {(arm.recipe, arm.budget): arm for arm in found.arms}
+    names = list(dict.fromkeys(arm.recipe for arm in found.arms if arm.kind == "recipe"))
+    titles = [title for budget in budgets for title in (budget, "to random", "to small")]
+    lines = [["", *titles], ["---", *("---:" for _ in titles)]]
+    lines += [["full model", *_cells(arms["full", ""], len(budgets))]]
+    for name in (*BASELINES, *sorted(names, key=lambda name: _cuts_cache(name, found))):
+        mine = [arms.get((name, budget)) for budget in budgets]
+        shown = f"{name} (cache)" if _cuts_cache(name, found) else name
+        lines += [[shown, *(cell for arm in mine for cell in _cells(arm, 1))]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(arm: Arm | None, times: int) -> list[str]:
+    """Accuracy and the two differences, as often as it is shown."""
+    if arm is None:
+        return ["-", "", ""] * times
+    rivals = [arm.against.get(name) for name in ("random", "downsample")]
+    differences = [against_text(rival).strip().replace("*", "\\*") for rival in rivals]
+    return [share_text(arm.accuracy), *differences] * times
+
+
+def _cuts_cache(name: str, found: Comparison) -> bool:
+    arms = [arm for arm in found.arms if arm.recipe == name and arm.kind == "recipe"]
+    return any(arm.tokens.cache_equivalent is not None for arm in arms)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,7 +116,9 @@ def main(arguments: list[str] | None = None) -> None:
     table = compared([*told, *kept])
     write_whole(options.page, page(table, " ".join(["compare", *told])))
     text = options.readme.read_text(encoding="utf-8")
-    filled = PLACE.sub(lambda place: place[1] + first_table(table) + place[2], text)
+    again = compared(["--from", str(options.rows), "--json", "-q"])
+    short = short_table(Comparison.model_validate_json(again))
+    filled = PLACE.sub(lambda place: place[1] + short + place[2], text)
     if filled != text:
         write_whole(options.readme, filled)
     print(f"{options.page} is written", file=sys.stderr)
