@@ -212,6 +212,20 @@ def test_one_input_is_compared_by_closeness(capsys: pytest.CaptureFixture[str]) 
     assert "KL" in arm(found, "mustdrop")["verdict"] and found["hard_by"] is None
 
 
+def test_a_video_is_compared_on_its_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, path = str(EVAL.parents[1] / "crossing.mp4"), tmp_path / "rows.jsonl"
+    arguments = [clip, "which color appears first?", "-r", "uniform", "-b", "64", "-o", str(path)]
+    arguments += ["--no-baselines", "--max-new-tokens", "2"]
+    found = told([*arguments, "--frames", "3"], capsys)
+    assert found["model"]["id"] == "tiny-video"
+    assert arm(found, "uniform")["tokens"]["original"] == 3 * 144
+    assert lines(path)[1]["picture"]["frames"] == 3
+    assert run_command_line(["compare", *arguments, "--frames", "4"]) == 2
+    assert "its frames differ" in capsys.readouterr().err
+
+
 def test_random_weights_give_no_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--data", str(EVAL), "--limit", "1", "-r", "random", "-b", "64"]
     arguments += ["--model", "narrow:llava", "--max-new-tokens", "2", "--no-baselines"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ from vtc_cli.commands.compare_options import (
     ShapeOption,
 )
 from vtc_cli.commands.listing import JsonOption
-from vtc_cli.commands.loading import progress_bar
+from vtc_cli.commands.loading import model_for, progress_bar
 from vtc_cli.commands.option_group import option_group
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import ExactLayersOption, FidelityOption, MaxTokensOption
@@ -39,7 +41,8 @@ from vtc_cli.commands.settings import (
     ModelOption,
     SeedOption,
 )
-from vtc_cli.core.errors import CheckError, VtcError
+from vtc_cli.commands.video_options import VideoOptions
+from vtc_cli.core.errors import CheckError, MediaError, VtcError
 
 if TYPE_CHECKING:
     from vtc_cli.commands.compare_work import ItemDone, ItemTask
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from vtc_cli.report.compare.summary import Comparison
 
 
+@option_group("video", VideoOptions)
 @option_group("engines", EngineGroup)
 def compare(
     media: OptionalMedia = None,
@@ -75,6 +79,7 @@ def compare(
     format: ShapeOption = "table",
     as_json: JsonOption = False,
     *,
+    video: VideoOptions,
     engines: EngineGroup,
     output: Output,
     given: frozenset[str],
@@ -82,8 +87,8 @@ def compare(
     """Compare recipes at budgets: accuracy, cost, and whether they beat random."""
     arguments = dict(locals())
     arguments["format"] = "json" if arguments.pop("as_json") else format
-    del arguments["output"], arguments["engines"]
-    carry_out(CompareOptions(**arguments), engines, output)
+    del arguments["output"], arguments["engines"], arguments["video"]
+    carry_out(CompareOptions(**arguments, **vars(video)), engines, output)
 
 
 def carry_out(options: CompareOptions, engines: EngineGroup, output: Output) -> None:
@@ -146,6 +151,7 @@ def _measured(
 
     take_part(options)
     everything = _items(options, folder)
+    options = replace(options, model=_model(options, everything))
     work, items = CompareWork(options, tuple(everything)), everything[: options.limit]
     with started(work, engines.engine_options(), output, output.warn) as running:
         for name, reason in running.told.left_out.items():
@@ -175,6 +181,17 @@ def _do_items(
                 progress.advance(bar)
             else:
                 rows.add(row)
+
+
+def _model(options: CompareOptions, items: list[Item]) -> str:
+    """The model asked for, or the one for what the first item that can be read shows."""
+    from vtc_cli.media.video import read_media
+
+    for item in items:
+        with suppress(MediaError):
+            media = read_media(item.media, options.frame_options())
+            return model_for(options.model, options.given, (media,))
+    return options.model
 
 
 def _items(options: CompareOptions, folder: Path) -> list[Item]:

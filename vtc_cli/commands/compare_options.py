@@ -10,6 +10,7 @@ import typer
 
 from vtc_cli.commands.analyze_options import Rule
 from vtc_cli.commands.run_options import PAGE_SUFFIXES, check_ending, check_writable
+from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
 
 Shape = Literal["table", "json", "csv", "md", "html"]
@@ -84,7 +85,7 @@ ShapeOption = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class CompareOptions(VideoOptions):
     """What the command line asks of a comparison; field names are the option names.
 
     `given` names the options that stand on the command line itself.
@@ -121,6 +122,7 @@ class CompareOptions:
             UsageError: input missing or twice, options that would not be obeyed, results that
                 cannot be written.
         """
+        self.frame_options()
         if self.source is None:
             self._check_input()
         else:

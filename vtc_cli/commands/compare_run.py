@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from vtc_cli.commands.compare_options import CompareOptions
 from vtc_cli.commands.job import PlanOptions, make_plan, parse_budget, parse_fidelity
@@ -23,6 +24,7 @@ from vtc_cli.store.fingerprint import fingerprint
 
 # What every method has to beat, by recipe name; those that are shipped are added by themselves.
 BASELINES = ("random", "uniform", "average_pool", "downsample")
+LIMITS = ("time_limit", "memory_limit_bytes")  # of reading; they shape no answer
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def take_part(options: CompareOptions) -> Entrants:
 
 
 def check_plans(
-    session: Session, entrants: Entrants, budgets: Sequence[str], items: Sequence[Item]
+    session: Session, entrants: Entrants, options: CompareOptions, items: Sequence[Item]
 ) -> dict[str, str]:
     """See on the first item that can be read that every recipe can be planned.
 
@@ -91,7 +93,7 @@ def check_plans(
     Raises:
         VtcError: no item can be read, a recipe does not fit the model, or none meets a budget.
     """
-    prompt = _first_prompt(session, items)
+    prompt, budgets = _first_prompt(session, options, items), options.budgets()
     refused: list[BudgetError] = []
     for name in entrants.recipes:
         for budget in budgets:
@@ -112,7 +114,7 @@ def check_plans(
     return left_out
 
 
-def _first_prompt(session: Session, items: Sequence[Item]) -> Prompt:
+def _first_prompt(session: Session, options: CompareOptions, items: Sequence[Item]) -> Prompt:
     """The first item that the model can take.
 
     Raises:
@@ -121,7 +123,8 @@ def _first_prompt(session: Session, items: Sequence[Item]) -> Prompt:
     first: VtcError | None = None
     for item in items:
         try:
-            prompt = session.adapter.prepare(read_media(item.media), item.question)
+            media = read_media(item.media, options.frame_options())
+            prompt = session.adapter.prepare(media, item.question)
         except VtcError as error:
             first = first or error
             continue
@@ -145,6 +148,7 @@ def wishes_of(
         budgets=options.budgets(),
         fidelity=options.fidelity,
         exact_layers=options.exact_layers,
+        frames=_frames(options),
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
         source=Source(
@@ -154,6 +158,12 @@ def wishes_of(
         model=model_block(session.facts),  # type: ignore[arg-type]
         environment=environment(session.adapter.device),
     )
+
+
+def _frames(options: CompareOptions) -> dict[str, Any]:
+    """Which frames of videos are taken; not how long that may last."""
+    values = asdict(options.frame_options())
+    return {name: values[name] for name in values if name not in LIMITS}
 
 
 def _digest(items: Sequence[Item]) -> str:

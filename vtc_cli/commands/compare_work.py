@@ -85,9 +85,9 @@ class CompareWork:
         mine = self.options
         entrants = take_part(mine)
         session = load_session(output, mine.model, mine.device, mine.dtype, mine.attn)
-        left_out = check_plans(session, entrants, mine.budgets(), self.items)
+        left_out = check_plans(session, entrants, mine, self.items)
         told = Told(wishes_of(mine, session, entrants, self.items), left_out)
-        return Comparer(session, entrants, told, mine.max_new_tokens, mine.seed)
+        return Comparer(session, entrants, told, mine)
 
     def failed(self, task: ItemTask, error: Exception) -> Row:
         """The row of an item that could not be done."""
@@ -113,19 +113,18 @@ class Comparer:
         session: the model.
         entrants: who takes part.
         told: what was asked for.
-        max_new_tokens: longest answer.
-        seed: of the first item.
+        options: how answers are made and media are read.
 
     Attributes:
         told: the same.
     """
 
     def __init__(
-        self, session: Session, entrants: Entrants, told: Told, max_new_tokens: int, seed: int
+        self, session: Session, entrants: Entrants, told: Told, options: CompareOptions
     ) -> None:
         self.told = told
         self._session, self._entrants = session, entrants
-        self._max_new_tokens, self._seed = max_new_tokens, seed
+        self._options = options
         self._warm: set[tuple[str, str]] = set()  # have run once: the next pass is worth timing
         self._new: list[Row] = []
         self._rows = self._rows_of(())
@@ -133,7 +132,7 @@ class Comparer:
     def read(self, task: ItemTask) -> Ready:
         """Read the picture or video of an item; what goes wrong is part of the result."""
         try:
-            return Ready(task, read_media(task.item.media))
+            return Ready(task, read_media(task.item.media, self._options.frame_options()))
         except Exception as error:  # decoders raise whatever they like, and the next is waiting
             return Ready(task, error)
 
@@ -191,7 +190,7 @@ class Comparer:
         prompt = session.adapter.prepare(media, item.question)
         if self._is_cold(FULL, ""):
             session.warm_up(prompt)
-        generation = Generation(self._max_new_tokens, seed=self._seed + number)
+        generation = Generation(self._options.max_new_tokens, seed=self._options.seed + number)
         trace = session.run(prompt, plan, generation)
         trace.warnings.extend(media.warnings)
         _, logits = session.follow(prompt, plan, trace.answer_ids)

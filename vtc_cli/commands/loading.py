@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from vtc_cli.commands.output import Output
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from vtc_cli.core.media import Media
     from vtc_cli.engine.session import Session
 
 
@@ -24,6 +25,15 @@ def load_session(
     """
     with busy(output, f"loading {model}"):
         return _load(model, device, dtype, attn)
+
+
+def model_for(model: str, given: frozenset[str], shown: Sequence[Media]) -> str:
+    """The model asked for; where none was, that for frames about videos of several."""
+    from vtc_cli.models.support.load import TINY, TINY_VIDEO
+
+    several = all(each.kind == "video" and each.frames.shape[0] > 1 for each in shown)
+    chosen = model != TINY or "model" in given
+    return TINY_VIDEO if several and not chosen else model
 
 
 @contextmanager

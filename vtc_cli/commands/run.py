@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtc_cli.commands.batch_options import BatchGroup
 from vtc_cli.commands.listing import FormatOption, JsonOption
-from vtc_cli.commands.loading import load_session
+from vtc_cli.commands.loading import load_session, model_for
 from vtc_cli.commands.option_group import option_group
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.relevance import RelevanceOption, check_read, load_relevance
@@ -56,7 +55,6 @@ from vtc_cli.core.errors import CheckError
 
 if TYPE_CHECKING:
     from vtc_cli.commands.job import Answered, Outcome, ShowText
-    from vtc_cli.core.media import Media
     from vtc_cli.core.observe import Observer
     from vtc_cli.report.result import Result
 
@@ -181,7 +179,7 @@ def _answer_about_media(
     media, *more = (read_media(path, frames) for path in (options.media, *options.more))
     recipe = load_recipe(options.recipe)
     check_read(options.relevance, [recipe])
-    model = _model_for(options, (media, *more))
+    model = model_for(options.model, options.given, (media, *more))
     session = load_session(output, model, options.device, options.dtype, options.attn)
     pair = load_relevance(options.relevance, session, output)
     from vtc_cli.engine.decode import Generation
@@ -201,15 +199,6 @@ def _answer_about_media(
         turns=options.then,
     )
     return Answered(media, options.question, outcome, tuple(more))
-
-
-def _model_for(options: RunOptions, shown: Sequence[Media]) -> str:
-    """The model asked for; where none was, that for frames about videos of several."""
-    from vtc_cli.models.support.load import TINY, TINY_VIDEO
-
-    several = all(each.kind == "video" and each.frames.shape[0] > 1 for each in shown)
-    chosen = options.model != TINY or "model" in options.given
-    return TINY_VIDEO if several and not chosen else options.model
 
 
 def _observer() -> Observer:

@@ -35,13 +35,13 @@ TimeLimitOption = Annotated[
 class VideoOptions:
     """What the command line says about the frames of a video; field names are the option names."""
 
-    frames: str | None
-    fps: float | None
-    keyframes: int | None
-    start: float
-    end: float | None
-    reader: str
-    time_limit: float
+    frames: FramesOption = None
+    fps: FpsOption = None
+    keyframes: KeyframesOption = None
+    start: StartOption = 0.0
+    end: EndOption = None
+    reader: ReaderOption = "auto"
+    time_limit: TimeLimitOption = 120.0
 
     def frame_options(self) -> FrameOptions:
         """Which frames of a video are wanted.

@@ -53,6 +53,7 @@ class Wishes(Block):
     budgets: list[str]
     fidelity: str | None
     exact_layers: bool
+    frames: dict[str, Any] | None = None
     max_new_tokens: int
     seed: int
     source: Source
