@@ -302,3 +302,17 @@ def test_what_cannot_be_is_one_block_and_leaves_no_file(
     assert captured.out == "" and captured.err.startswith("error: ")
     assert words in captured.err and "Traceback" not in captured.err
     assert [path.name for path in here.iterdir()] == ["jobs.jsonl"]
+
+
+def test_a_jobs_own_rule_judges_its_answer(tmp_path: Path) -> None:
+    picture = str(ROOT / "samples" / "plain.png")
+    told = {"media": picture, "question": "describe the picture.", "answer": "triangle"}
+    jobs = [told | {"id": "by words", "match": "contains"}, told | {"id": "as a whole"}]
+    write_jobs(tmp_path / "jobs.jsonl", jobs)
+    target = tmp_path / "r.jsonl"
+    command = ["run", "--batch", str(tmp_path / "jobs.jsonl"), "-o", str(target), "--device", "cpu"]
+    assert run_command_line(command) == 0
+    assert {line["id"]: line["job"]["correct"] for line in lines_of(target)} == {
+        "by words": True,
+        "as a whole": False,
+    }

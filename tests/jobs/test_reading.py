@@ -26,8 +26,10 @@ def read(path: Path, **changes: Any) -> list[Job]:
 
 def test_a_job_has_everything_its_line_says(tmp_path: Path) -> None:
     line = {"id": 7, "answer": 3.50, "category": "count", "recipe": "mustdrop", "budget": 64}
+    line["match"] = "contains"
     (job,) = read(write_jobs(tmp_path / "jobs.jsonl", [SOUND | line]))
     assert (job.line, job.id, job.expected, job.category) == (1, "7", "3.5", "count")
+    assert job.match == "contains"
     assert (job.settings.recipe, job.settings.budget) == ("mustdrop", "64")
     assert job.recipe_sha256 == load_recipe("mustdrop").sha256
     assert (job.media, job.path) == ("a.png", str(tmp_path / "a.png"))
@@ -53,6 +55,7 @@ FAULTS = {
     "recipe": ('{"media": "a.png", "question": "a", "recipe": "mustdorp"}', "mustdrop"),
     "recipe file": ('{"media": "a.png", "question": "a", "recipe": "no.yaml"}', "no such file"),
     "budget": ('{"media": "a.png", "question": "a", "budget": "many"}', "--budget 64"),
+    "match": ('{"media": "a.png", "question": "a", "match": "nearly"}', "match is 'nearly'"),
     "standard input": ('{"media": "-", "question": "a"}', "media is -"),
 }
 

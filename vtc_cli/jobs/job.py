@@ -86,6 +86,7 @@ class Job:
         path: where that is, seen from the folder of the jobs file.
         question: what to ask.
         expected: the expected answer, None if it is not known.
+        match: rule by which the answer is the expected one, None for `normalised`.
         category: kind of question, None if it is not given.
         fault: what is wrong with the line, None if nothing is.
     """
@@ -99,6 +100,7 @@ class Job:
     path: str = ""
     question: str = ""
     expected: str | None = None
+    match: str | None = None
     category: str | None = None
     fault: VtcError | None = None
 
@@ -131,6 +133,7 @@ def make_job(
         path=path,
         question=question,
         expected=values.get("answer"),
+        match=values.get("match"),
         category=values.get("category"),
     )
 

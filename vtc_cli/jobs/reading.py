@@ -20,7 +20,7 @@ from typing import BinaryIO
 from vtc_cli.core.errors import MediaError, VtcError
 from vtc_cli.jobs.job import Job, Settings, faulty_job, make_job, with_fault
 from vtc_cli.media.files import STDIN, refused
-from vtc_cli.media.items import EXAMPLE, FIELDS, LONGEST_LINE_BYTES, line_values
+from vtc_cli.media.items import EXAMPLE, FIELDS, LONGEST_LINE_BYTES, check_rule, line_values
 
 JOB_FIELDS = (*FIELDS, "recipe", "budget")
 RECIPE_ENDINGS = (".yaml", ".yml")
@@ -100,6 +100,7 @@ class JobsFile:
             values = line_values(raw, JOB_FIELDS)
             if values["media"] == STDIN:
                 raise JobError("media is -", allowed="a file: no picture comes from stdin here")
+            check_rule(values)
             settings, sha256 = self._own(values.get("recipe"), values.get("budget"))
         except VtcError as error:
             where = f"{self.source}, line {number}" + (f", {error.where}" if error.where else "")

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vtc_cli.commands.job import Outcome, do_job, make_plan
 from vtc_cli.core.errors import MemoryExhaustedError, VtcError
 from vtc_cli.core.media import Media
 from vtc_cli.jobs.doing import Ready
 from vtc_cli.jobs.job import Job, Settings
-from vtc_cli.metrics.answers import matches
+from vtc_cli.metrics.answers import Rule, matches
 from vtc_cli.report.build import build_result
 from vtc_cli.report.result import (
     SCHEMA_VERSION,
@@ -292,7 +292,8 @@ def _result(job: Job, media: Media, outcome: Outcome, created: str) -> Result:
 
 
 def _line(job: Job, result: Result) -> Line:
-    correct = None if job.expected is None else matches(result.answer, job.expected)
+    rule = cast("Rule", job.match or "normalised")
+    correct = None if job.expected is None else matches(result.answer, job.expected, rule)
     parts: dict[str, Any] = {name: getattr(result, name) for name in Result.model_fields}
     whole = BatchResult(id=job.id, job=_job_block(job, correct), **parts)
     return Line(job.line, job.id, whole.model_dump_json(), result.answer_tokens, correct)

@@ -155,11 +155,20 @@ def _item(values: Mapping[str, str], number: int, folder: Path) -> Item:
     if not os.path.isfile(media):  # unlike Path.is_file, never raises over an impossible name
         found = "a folder" if os.path.isdir(media) else "no such file"
         raise VtcError(f"{found}: {media}", allowed="a file, seen from the folder of this one")
+    check_rule(values)
+    rest = {name: values.get(name) for name in ("answer", "category", "match")}
+    return Item(values.get("id", str(number)), str(media), values["question"], **rest)
+
+
+def check_rule(values: Mapping[str, str]) -> None:
+    """See that the rule for the answer, if a row names one, is one.
+
+    Raises:
+        VtcError: it is none.
+    """
     match = values.get("match")
     if match is not None and match not in MATCHES:
         raise VtcError(f"match is {match!r}", allowed=", ".join(MATCHES))
-    rest = {name: values.get(name) for name in ("answer", "category", "match")}
-    return Item(values.get("id", str(number)), str(media), values["question"], **rest)
 
 
 def line_values(line: bytes, fields: Sequence[str] = FIELDS) -> dict[str, str]:

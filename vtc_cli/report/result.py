@@ -331,7 +331,7 @@ class JobBlock(Block):
         key: hash of all that shapes the answer; a job with this key is done.
         media: as the jobs file has it.
         expected: the job's `answer`.
-        correct: whether the model's answer is the expected one (rule `normalised`).
+        correct: whether the model's answer is the expected one, by the job's `match`.
         asked: model, recipe, budget, seed and the other settings that `key` covers.
     """
 
