@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.jobs.support import Values, comparable, items, lines_of, write_jobs
+from tests.jobs.support import ROOT, Values, comparable, items, lines_of, write_jobs
 from vtc_cli.app import run_command_line
 from vtc_cli.report.result import BatchLine, BatchResult, Failure
 
