@@ -205,6 +205,19 @@ def test_recipes_that_achieve_the_same_share_their_baselines() -> None:
     assert any("a, b: budgets count cache entries" in note for note in answer_note(found))
 
 
+def test_recipes_that_keep_the_same_tokens_are_told() -> None:
+    rows = Rows(head(["a", "b", "c"], ["4"], baselines=()))
+    fates = {"a": [3, 3, 0, 0, 3, 3, 0, 0], "c": [0, 0, 3, 3, 3, 3, 0, 0]}
+    for number in range(2):
+        rows.take(an_item(f"i{number}", number))
+        rows.take(a_pass(f"i{number}", "full", "", "yes"))
+        for name in "abc":
+            mask = mask_of(fates.get(name, fates["a"]))
+            rows.take(a_pass(f"i{number}", name, "4", "yes", mask=mask))
+    told = [text for text in summary(rows).warnings if "same tokens" in text]
+    assert told == ["a 4 and b 4 kept the same tokens on every item: the same method here"]
+
+
 def test_a_budget_that_cannot_be_met_is_told_and_is_no_failure() -> None:
     rows = judged({("full", ""): [True] * 3, ("good", "4"): [True] * 3}, ["good", "bad"], ["4"])
     for number, kind in enumerate(("BudgetError", "BudgetError", "MediaError")):

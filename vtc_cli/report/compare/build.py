@@ -118,6 +118,20 @@ def summarise(rows: Rows, *, argv: Sequence[str], created: str) -> Comparison:
     )
 
 
+def _twins(teams: Sequence[Team]) -> list[str]:
+    """Recipes that did the same to every token: on a small model two layers may become one."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for team in teams:
+        masks = tuple(f"{one.item} {one.mask}" for one in team.passes.values() if one.mask)
+        if team.kind == "recipe" and masks and len(masks) == len(team.passes):
+            groups.setdefault(masks, []).append(f"{team.recipe} {team.budget}")
+    return [
+        f"{' and '.join(names)} kept the same tokens on every item: the same method here"
+        for names in groups.values()
+        if len(names) > 1
+    ]
+
+
 def _refused(rows: Rows) -> list[Refused]:
     """Budgets that could not be met, in the order of the table."""
     found: dict[tuple[str, str], list[str]] = {}
@@ -363,4 +377,4 @@ def _warnings(rows: Rows, full: Team, answered: int, teams: Sequence[Team]) -> l
         counts = ", ".join(f"{name}: {count}" for name, count in fewest)
         more = f" and {len(short) - SHOWN_SHORT} more" if len(short) > SHOWN_SHORT else ""
         found.append(f"not every arm has all {items} items ({counts}{more})")
-    return found
+    return [*found, *_twins(teams)]
