@@ -11,14 +11,24 @@ import typer
 
 from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
 from vtc_cli.commands.output import common_options
+from vtc_cli.commands.recipes_solve import solve
+from vtc_cli.commands.settings import file_settings
 
 if TYPE_CHECKING:
     from vtc_cli.recipe.load import Recipe, StageUse
 
-app = typer.Typer(help="List, show and check recipes.", no_args_is_help=False)
+app = typer.Typer(help="List, show, check and solve recipes.", no_args_is_help=False)
+app.command("solve")(common_options(solve))
 PHASES = ("input", "encoder", "prefill", "decode")
 Names = Annotated[list[str] | None, typer.Argument(help="Recipe files or names; none: all known.")]
 Name = Annotated[str, typer.Argument(help="Recipe file or name.")]
+
+
+@app.callback()
+def group(context: typer.Context) -> None:
+    """List, show, check and solve recipes."""
+    if context.invoked_subcommand == "solve":
+        context.default_map = {"solve": file_settings()}
 
 
 @app.command("list")
