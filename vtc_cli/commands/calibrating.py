@@ -12,7 +12,16 @@ from vtc_cli.commands.job import PlanOptions, make_plan, parse_fidelity
 from vtc_cli.commands.loading import load_session, progress_bar
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.solve_options import DEFAULT_LIMIT, SolveOptions
-from vtc_cli.commands.solved import MEASURES, Found, Reach, no_knobs, refuse, solution, target_of
+from vtc_cli.commands.solved import (
+    MEASURES,
+    Context,
+    Found,
+    Reach,
+    no_knobs,
+    refuse,
+    solution,
+    target_of,
+)
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.engine.decode import Generation
@@ -32,7 +41,7 @@ from vtc_cli.recipe.knobs import (
     settings_at,
     with_settings,
 )
-from vtc_cli.recipe.load import Recipe, load_recipe
+from vtc_cli.recipe.load import Recipe
 from vtc_cli.recipe.solve import Approach, Target, UnreachableError, approach
 from vtc_cli.report.solution import Solution
 
@@ -99,17 +108,15 @@ class _Bench:
 
 
 def solve_by_calibration(
-    options: SolveOptions, argv: Sequence[str], created: str, output: Output
+    options: SolveOptions, recipe: Recipe, argv: Sequence[str], created: str, output: Output
 ) -> Solution:
     """The settings whose mean over the items meets the target.
 
     Raises:
         BudgetError: no setting meets the target; names what can be met.
-        VtcError: recipe, model or items cannot be used.
+        VtcError: model or items cannot be used, or not with this recipe.
     """
     assert options.calibrate is not None  # the caller has seen to it
-    recipe = load_recipe(options.recipe)
-    parse_fidelity(options.fidelity)
     read = read_items(options.calibrate)[: options.limit or DEFAULT_LIMIT]
     frames = options.frame_options()
     media = [read_media(item.media, frames) for item in read]
@@ -123,19 +130,18 @@ def solve_by_calibration(
         bench = _Bench(options, session, recipe, items, lambda: progress.advance(task))
         target = target_of(options, items[0].prompt.layout.tokens)
         found, went = _found(bench, target)
-    return solution(
-        options,
-        found,
+    context = Context(
         plan=bench.plan(recipe, items[0]),
         shape=session.adapter.shape,
         family=session.adapter.family,
         argv=argv,
         created=created,
         given=_input_block(items[0]),
-        calibration=_calibration_block(bench, went, target),
         solved_on=f"mean of {len(items)} items of {options.calibrate.name}",
         notes=[*_notes(went, target), *(text for each in media for text in each.warnings)],
     )
+    known = {"calibration": _calibration_block(bench, went, target)}
+    return solution(options, found, context, known)
 
 
 def _found(bench: _Bench, target: Target) -> tuple[Found, Approach]:

@@ -97,19 +97,29 @@ def carry_out(options: SolveOptions, output: Output) -> None:
     """
     options.check()
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    if options.calibrate is None:
-        from vtc_cli.commands.solving import solve_by_arithmetic
-
-        solution = solve_by_arithmetic(options, sys.argv[1:], created, output)
-    else:
-        from vtc_cli.commands.calibrating import solve_by_calibration
-
-        solution = solve_by_calibration(options, sys.argv[1:], created, output)
+    solution = _solved(options, created, output)
     for text in solution.warnings:
         output.warn(text)
     if options.output_file is not None:
         options.output_file.write_text(solution.solved_recipe, encoding="utf-8")
     _print(solution, options)
+
+
+def _solved(options: SolveOptions, created: str, output: Output) -> Solution:
+    """The solution, by the way that the options name."""
+    from vtc_cli.commands.job import parse_fidelity
+    from vtc_cli.recipe.load import load_recipe
+
+    recipe = load_recipe(options.recipe)
+    parse_fidelity(options.fidelity)
+    if options.calibrate is None:
+        from vtc_cli.commands.solving import sizing_adapter, solve_by_arithmetic
+
+        adapter = sizing_adapter(options, output)
+        return solve_by_arithmetic(options, recipe, adapter, sys.argv[1:], created)
+    from vtc_cli.commands.calibrating import solve_by_calibration
+
+    return solve_by_calibration(options, recipe, sys.argv[1:], created, output)
 
 
 def _print(solution: Solution, options: SolveOptions) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vtc_cli.commands.listing import Format
-from vtc_cli.commands.run_options import PLAN, check_ending, check_writable
+from vtc_cli.commands.run_options import check_ending, check_writable
 from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
 
@@ -152,7 +152,11 @@ class SolveOptions(VideoOptions):
             raise UsageError("the question is empty", where="--question", allowed="some text")
         if self.question is not None and self.text_tokens is not None:
             raise UsageError("--text-tokens beside --question", allowed="one of them")
-        own = {"--media": self.media, "--question": self.question, "--text-tokens": self.text_tokens}
+        own = {
+            "--media": self.media,
+            "--question": self.question,
+            "--text-tokens": self.text_tokens,
+        }
         for flag, value in own.items():
             if self.calibrate is not None and value is not None:
                 raise UsageError(

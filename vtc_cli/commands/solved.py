@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MEASURES: tuple[Measure, ...] = ("layer_average", "flops", "kv")
 WORDS = {
     "layer_average": "a layer average of {} tokens",
-    "flops": "prefill FLOPs of {} of the full model's",
-    "kv": "KV bytes of {} of the full model's",
+    "flops": "a prefill of {} of the full model's FLOPs",
+    "kv": "a KV cache of {} of the full model's bytes",
 }
 FLAGS = {"layer_average": "--layer-average", "flops": "--flops", "kv": "--kv"}
 
@@ -79,7 +79,9 @@ def named_stages(stages: Iterable[str], knobs: Sequence[Knob]) -> str:
 def no_knobs(options: SolveOptions, recipe: Recipe) -> BudgetError:
     """Nothing in the recipe governs how much is left."""
     stages = ", ".join(use.name for use in recipe.stages)
-    reason = f"no hyper-parameter of {stages} governs a count" if stages else "it compresses nothing"
+    reason = (
+        f"no hyper-parameter of {stages} governs a count" if stages else "it compresses nothing"
+    )
     return BudgetError(
         f"{_asked(options)} was asked for",
         where=recipe.path,
@@ -130,27 +132,11 @@ def _asked(options: SolveOptions) -> str:
     return WORDS[options.measure].format(f"{options.wanted:g}")
 
 
-def solution(
-    options: SolveOptions,
-    found: Found,
-    *,
-    plan: Plan,
-    shape: ModelShape,
-    family: str,
-    argv: Sequence[str],
-    created: str,
-    given: dict[str, Any],
-    solved_on: str,
-    notes: Sequence[str],
-    budget: dict[str, Any] | None = None,
-    tokens: dict[str, Any] | None = None,
-    calibration: dict[str, Any] | None = None,
-) -> Solution:
-    """Everything that is known of a solved recipe.
+@dataclass(frozen=True, eq=False)
+class Context:
+    """Where a solution comes from.
 
-    Args:
-        options: of the command.
-        found: the settings.
+    Attributes:
         plan: of the recipe as it was.
         shape: sizes of the model.
         family: of the model.
@@ -159,46 +145,63 @@ def solution(
         given: the prompt.
         solved_on: the prompt or the items in words.
         notes: what the reader must know.
-        budget: the budget that comes nearest.
-        tokens: counts of every layer.
-        calibration: what was run.
+    """
+
+    plan: Plan
+    shape: ModelShape
+    family: str
+    argv: Sequence[str]
+    created: str
+    given: dict[str, Any]
+    solved_on: str
+    notes: Sequence[str]
+
+
+def solution(
+    options: SolveOptions, found: Found, context: Context, known: dict[str, Any]
+) -> Solution:
+    """Everything that is known of a solved recipe.
+
+    Args:
+        options: of the command.
+        found: the settings.
+        context: where they come from.
+        known: the blocks `budget`, `tokens` and `calibration`, as far as there are any.
     """
     from vtc_cli.report.result import SCHEMA_VERSION
     from vtc_cli.report.solution import Solution
 
     blocks = [_measure_block(options, found, measure) for measure in MEASURES]
-    half = target_of(options, given["visual_tokens"]).tolerance
+    half = target_of(options, context.given["visual_tokens"]).tolerance
     gaps = [_gap_note(block, half) for block in blocks if abs(block["gap"] or 0.0) > half]
     return Solution.model_validate(
         {
             "command": "recipes solve",
             "schema_version": SCHEMA_VERSION,
-            "created": created,
-            "argv": list(argv),
+            "created": context.created,
+            "argv": list(context.argv),
             "seed": options.seed,
-            "model": _model_block(options, shape, family),
-            "recipe": _recipe_block(plan),
-            "input": given,
-            "method": "arithmetic" if calibration is None else "calibration",
+            "model": _model_block(options, context),
+            "recipe": _recipe_block(context.plan),
+            "input": context.given,
+            "method": "calibration" if "calibration" in known else "arithmetic",
             "measures": blocks,
             "varied": [_varied_block(knob, value) for knob, value in found.settings.items()],
-            "budget": budget,
-            "tokens": tokens,
-            "calibration": calibration,
-            "solved_recipe": _text(options, found, shape, plan, solved_on),
+            **{"budget": None, "tokens": None, "calibration": None, **known},
+            "solved_recipe": _text(options, found, context),
             "output": None if options.output_file is None else str(options.output_file),
-            "warnings": list(dict.fromkeys([*gaps, *plan.warnings, *notes])),
+            "warnings": list(dict.fromkeys([*gaps, *context.plan.warnings, *context.notes])),
             "error": None,
         }
     )
 
 
-def _model_block(options: SolveOptions, shape: ModelShape, family: str) -> dict[str, Any]:
+def _model_block(options: SolveOptions, context: Context) -> dict[str, Any]:
     return {
         "id": options.model,
-        "family": family,
-        "layers": shape.decoder.layers,
-        "vision_layers": shape.vision.layers,
+        "family": context.family,
+        "layers": context.shape.decoder.layers,
+        "vision_layers": context.shape.vision.layers,
     }
 
 
@@ -246,26 +249,25 @@ def _varied_block(knob: Knob, value: Any) -> dict[str, Any]:
     }
 
 
-def _text(
-    options: SolveOptions, found: Found, shape: ModelShape, plan: Plan, solved_on: str
-) -> str:
+def _text(options: SolveOptions, found: Found, context: Context) -> str:
     """The solved recipe."""
-    achieved = found.achieved
+    achieved, shape = found.achieved, context.shape
     measure = options.measure.replace("layer_", "")
     figures = (
         f"layer average {achieved.layer_average:.2f}, prefill FLOPs {achieved.flops:.4f}, "
         f"KV {achieved.kv:.4f}"
     )
+    solved_on = f"{options.model}, {context.solved_on}"
     exact = Reference(llm_layers=shape.decoder.layers, vision_layers=shape.vision.layers)
     return solved_text(
         with_settings(found.recipe, found.settings),
         f"{found.recipe.file.name}-{measure}-{options.wanted:g}",
-        f"{_asked(options)} on {options.model}, {solved_on}: {figures}",
+        f"{_asked(options)} on {solved_on}: {figures}",
         notes=[
             f"Solved from {found.recipe.file.name} by `vtc recipes solve` for {_asked(options)}; "
             "run it without --budget.",
-            f"On {options.model}, {solved_on}: {figures}.",
+            f"On {solved_on}: {figures}.",
         ],
-        fidelity=None if options.fidelity is None else plan.fidelity,
+        fidelity=None if options.fidelity is None else context.plan.fidelity,
         reference=exact if options.exact_layers else None,
     )

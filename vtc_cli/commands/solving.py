@@ -11,6 +11,7 @@ from vtc_cli.commands.loading import load_session
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.solve_options import DEFAULT_QUESTION, SolveOptions
 from vtc_cli.commands.solved import (
+    Context,
     Found,
     Reach,
     named_stages,
@@ -26,7 +27,7 @@ from vtc_cli.core.shape import ModelShape
 from vtc_cli.metrics.counted import Measures, measures
 from vtc_cli.recipe.counting import Counted, DataDependentError, PromptCounts, count_plan
 from vtc_cli.recipe.knobs import Knob, all_knobs, groups, named_knobs, settings_at
-from vtc_cli.recipe.load import Recipe, load_recipe
+from vtc_cli.recipe.load import Recipe
 from vtc_cli.recipe.resolve import Budget, resolve
 from vtc_cli.recipe.solve import Arithmetic, UnreachableError
 
@@ -87,20 +88,25 @@ class Counting:
 
 
 def solve_by_arithmetic(
-    options: SolveOptions, argv: Sequence[str], created: str, output: Output
+    options: SolveOptions, recipe: Recipe, adapter: Adapter, argv: Sequence[str], created: str
 ) -> Solution:
     """The settings that meet the target, and what they leave.
+
+    Args:
+        options: of the command.
+        recipe: to be solved.
+        adapter: of the model; no weight is read.
+        argv: the command line.
+        created: time, ISO 8601.
 
     Raises:
         DataDependentError: counts depend on the data; names stages, hyper-parameters and ways out.
         BudgetError: no setting meets the target; names what can be met.
-        VtcError: recipe, model or media cannot be used.
+        VtcError: recipe or media cannot be used with this model.
     """
-    recipe = load_recipe(options.recipe)
-    parse_fidelity(options.fidelity)
-    sizes = _sizes(options, output)
+    sizes = _sizes(options, adapter)
     counting = Counting(options, sizes)
-    counting.plan(recipe)  # what does not fit the model at all is told first
+    plan = counting.plan(recipe)  # what does not fit the model at all is told first
     tokens = sizes.prompt.layout.tokens, sizes.prompt.prompt_tokens
     knobs = all_knobs(recipe, *tokens)
     named = named_knobs(recipe, options.vary, *tokens) if options.vary else []
@@ -111,24 +117,19 @@ def solve_by_arithmetic(
         found, counted = _found(counting, recipe, [named] if named else groups(knobs))
     except DataDependentError as error:
         raise _advised(error, options, recipe, knobs) from error
-    return solution(
-        options,
-        found,
-        plan=counting.plan(recipe),
+    context = Context(
+        plan=plan,
         shape=sizes.shape,
-        family=sizes.adapter.family,
+        family=adapter.family,
         argv=argv,
         created=created,
         given=_input_block(sizes),
-        budget=_matching_budget(counting, recipe, counted),
-        tokens={
-            "original": tokens[0],
-            "per_layer": list(counted.visual_tokens),
-            "kv_entries_per_layer": list(counted.kv_entries),
-        },
         solved_on=_prompt_text(sizes),
         notes=_notes(options, sizes),
     )
+    budget = _matching_budget(counting, recipe, counted)
+    known = {"budget": budget, "tokens": _tokens_block(sizes, counted)}
+    return solution(options, found, context, known)
 
 
 def _found(
@@ -167,13 +168,13 @@ def _advised(
     advised.hint = "--calibrate ITEMS.jsonl runs the recipe over your items"
     followers = [use for use in recipe.stages if use.cls.meets_budget and use.cls.phase != "decode"]
     if options.measure == "layer_average" and followers:
-        advised.hint += f"; `vtc run --budget {options.wanted:g}` meets a layer average on each input"
+        advised.hint += (
+            f"; `vtc run --budget {options.wanted:g}` meets a layer average on each input"
+        )
     return advised
 
 
-def _matching_budget(
-    counting: Counting, recipe: Recipe, solved: Counted
-) -> dict[str, Any] | None:
+def _matching_budget(counting: Counting, recipe: Recipe, solved: Counted) -> dict[str, Any] | None:
     """The budget under which the recipe as it is comes nearest to `solved`; None without any."""
     found: list[tuple[float, float, Counted]] = []
     wanted = counting.measures(solved)
@@ -206,14 +207,15 @@ def _likely_budgets(solved: Counted) -> list[float]:
     return [budget for budget in dict.fromkeys([*whole, average]) if budget >= 1]
 
 
-def _sizes(options: SolveOptions, output: Output) -> Sizes:
-    """Model and prompt; a `shape:` model is made without weights."""
+def _sizes(options: SolveOptions, adapter: Adapter) -> Sizes:
+    """Model and prompt."""
     from vtc_cli.media.video import read_media
     from vtc_cli.models.support.parts import as_taken, prompt_ids
     from vtc_cli.models.support.prompt import layout_of
 
-    media = _blank() if options.media is None else read_media(options.media, options.frame_options())
-    adapter = _adapter(options, output)
+    media = (
+        _blank() if options.media is None else read_media(options.media, options.frame_options())
+    )
     if options.media is None and "image" not in adapter.takes:
         media = replace(media, kind="video")
     seen = adapter.see_all([as_taken(media, adapter.takes, adapter.family)])
@@ -229,8 +231,12 @@ def _sizes(options: SolveOptions, output: Output) -> Sizes:
     return Sizes(adapter, media, asked, PromptCounts(layout, text_tokens, fixed))
 
 
-def _adapter(options: SolveOptions, output: Output) -> Adapter:
-    """The model's adapter; that of a `shape:` model holds no weights."""
+def sizing_adapter(options: SolveOptions, output: Output) -> Adapter:
+    """The model's adapter; that of a `shape:` model holds no weights.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     import torch
 
     from vtc_cli.models.support.load import SHAPE, family_class
@@ -263,6 +269,14 @@ def _input_block(sizes: Sizes) -> dict[str, Any]:
         "question": sizes.question,
         "visual_tokens": sizes.prompt.layout.tokens,
         "text_tokens": sizes.prompt.text_tokens,
+    }
+
+
+def _tokens_block(sizes: Sizes, counted: Counted) -> dict[str, Any]:
+    return {
+        "original": sizes.prompt.layout.tokens,
+        "per_layer": list(counted.visual_tokens),
+        "kv_entries_per_layer": list(counted.kv_entries),
     }
 
 

@@ -103,9 +103,7 @@ class _Counter:
         learned = sum(
             grid.frames * grid.rows * (grid.columns - grid.patch_columns) for grid in layout.grids
         )
-        counts = VisualCounts(
-            layout.tokens, learned, layout, self._depth, budget=self._plan.budget
-        )
+        counts = VisualCounts(layout.tokens, learned, layout, self._depth, budget=self._plan.budget)
         for planned in sorted(self._plan.encoder, key=_acting_place):
             layer = planned.stage.tower_layer
             counts = replace(counts, layer=-1 if layer is None else layer)

@@ -1,9 +1,9 @@
 """The hyper-parameters that `vtc recipes solve` varies, moved together by one exponent.
 
 A hyper-parameter that governs how much its stage leaves runs from the value that leaves fewest to
-the one that leaves most. Where it stands between them is a share in 0..1, and one exponent p for all
-of them takes each share s to s^p: p = 1 is the recipe as it is, a larger p leaves less. Shares in
-the steps of a geometric row (1/2, 1/4, 1/8) stay one, which is what a token budget gives too.
+the one that leaves most. Where it stands between them is a share in 0..1, and one exponent p for
+all of them takes each share s to s^p: p = 1 is the recipe as it is, a larger p leaves less. Shares
+in the steps of a geometric row (1/2, 1/4, 1/8) stay one, which is what a token budget gives too.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def with_settings(recipe: Recipe, settings: Settings) -> Recipe:
 def all_knobs(recipe: Recipe, visual_tokens: int, prompt_tokens: int) -> list[Knob]:
     """Every hyper-parameter that governs how much is left, as the recipe is set."""
     return [
-        _knob(place, use, name, steers, prompt_tokens if use.cls.phase == "decode" else visual_tokens)
+        _knob(
+            place, use, name, steers, prompt_tokens if use.cls.phase == "decode" else visual_tokens
+        )
         for place, use in enumerate(recipe.stages)
         for name, steers in use.cls(**use.values).steering().items()
     ]

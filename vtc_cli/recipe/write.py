@@ -39,7 +39,9 @@ def solved_text(
     head |= {"name": name, "reference": (reference or file.reference).model_dump()}
     if fidelity is not None:
         head["fidelity"] = fidelity
-    stages = {phase: [_entry(use) for use in recipe.stages if use.cls.phase == phase] for phase in PHASES}
+    stages = {
+        phase: [_entry(use) for use in recipe.stages if use.cls.phase == phase] for phase in PHASES
+    }
     source = {key: text for key, text in file.source.items() if key != "budgets"}
     data = {
         **{key: value for key, value in head.items() if value != ""},

@@ -31,8 +31,8 @@ class SolvedRecipe(Block):
 class SolvedInput(Block):
     """The prompt whose counts were used; of a calibration, its first item.
 
-    `path` is null for a blank picture of `width` x `height`, `question` null where `text_tokens` was
-    given.
+    `path` is null for a blank picture of `width` x `height`, `question` null where the number of
+    text tokens was given.
     """
 
     path: str | None
@@ -48,7 +48,7 @@ class MeasureBlock(Block):
     """One measure; `requested` and `gap`, achieved minus requested, stand at the one asked for.
 
     `low` and `high` are what the varied hyper-parameters reach, null where that was not looked at.
-    Of a calibration `achieved` is the mean over its items, `smallest` and `largest` are single ones.
+    Of a calibration `achieved` is the mean over its items, `smallest` and `largest` are of one.
     """
 
     measure: MeasureName
@@ -108,8 +108,8 @@ class CalibrationBlock(Block):
 class Solution(Head):
     """A solved recipe.
 
-    `tokens` and `budget` are null for a calibration, whose counts differ from item to item; `budget`
-    is null too where the recipe follows none.
+    `tokens` and `budget` are null for a calibration, whose counts differ from item to item, and
+    `budget` is null too where the recipe follows none.
     """
 
     model: SolvedModel

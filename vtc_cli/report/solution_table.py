@@ -66,7 +66,11 @@ def _measures(solution: Solution) -> Padding:
         last = place in (0, len(titles) - 1)
         table.add_column(title, justify="left" if last else "right", no_wrap=not last)
     for block in solution.measures:
-        cells = [NAMES[block.measure], _number(block, block.requested), _number(block, block.achieved)]
+        cells = [
+            NAMES[block.measure],
+            _number(block, block.requested),
+            _number(block, block.achieved),
+        ]
         cells += [_range(block, block.smallest, block.largest)] if spread else []
         table.add_row(*cells, _range(block, block.low, block.high), UNITS[block.measure])
     return Padding(table, 0)
@@ -81,9 +85,13 @@ def _lines(solution: Solution) -> Iterator[str]:
         yield f"cache entries by layer: {_by_layer(solution.tokens.kv_entries_per_layer)}"
     budget = solution.budget
     if budget is not None:
-        same = "the same in every layer" if budget.same_tokens else (
-            f"nearest, not the same: layer average {budget.layer_average:.1f}, "
-            f"FLOPs {budget.flops:.4f}, KV {budget.kv:.4f}"
+        same = (
+            "the same in every layer"
+            if budget.same_tokens
+            else (
+                f"nearest, not the same: layer average {budget.layer_average:.1f}, "
+                f"FLOPs {budget.flops:.4f}, KV {budget.kv:.4f}"
+            )
         )
         yield f"with the recipe as it is: --budget {budget.budget:g}   ({same})"
 

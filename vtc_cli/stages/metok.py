@@ -246,7 +246,7 @@ class EventPrune(PrefillStage):
         return Decision.prune(keep, len(tokens), scores=scores, flops=flops, details=details)
 
     def count(self, counts: VisualCounts) -> VisualCounts | None:
-        """What `decide` leaves of a picture, one key event; events of a video depend on the data"""
+        """What `decide` leaves of a picture, one key event; those of a video depend on it."""
         if counts.layout.frames > 1:
             return None
         rule = Descent((True,), len(self.layers), self.last_keep, (counts.protected,))
