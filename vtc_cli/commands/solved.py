@@ -31,11 +31,19 @@ FLAGS = {"layer_average": "--layer-average", "flops": "--flops", "kv": "--kv"}
 
 @dataclass(frozen=True)
 class Reach:
-    """What hyper-parameters reach: the measures at both ends of their ranges."""
+    """What hyper-parameters reach.
+
+    Attributes:
+        knobs: the hyper-parameters.
+        low: the measures where they leave fewest.
+        high: the measures where they leave most.
+        open_below: they can leave fewer, how many depends on the data.
+    """
 
     knobs: tuple[Knob, ...]
     low: Measures
     high: Measures
+    open_below: bool = False
 
     def of(self, measure: Measure) -> tuple[float, float]:
         """Least and most of one measure."""
@@ -114,6 +122,8 @@ def refuse(
 def _way_out(options: SolveOptions, reach: Reach) -> str:
     """Another measure that these hyper-parameters do govern, or other stages."""
     low, high = reach.of(options.measure)
+    if reach.open_below and options.wanted < low:
+        return "--calibrate ITEMS.jsonl: with less, what is left depends on the data"
     moved = [name for name in MEASURES if reach.of(name)[1] - reach.of(name)[0] > 1e-9]
     if low == high and moved:
         ends = reach.of(moved[-1])

@@ -113,7 +113,6 @@ def solve_by_arithmetic(
     if not knobs and not named:
         raise no_knobs(options, recipe)
     try:
-        counting.count(recipe)
         found, counted = _found(counting, recipe, [named] if named else groups(knobs))
     except DataDependentError as error:
         raise _advised(error, options, recipe, knobs) from error
@@ -140,8 +139,9 @@ def _found(
     arithmetic = Arithmetic(recipe, counting.count, counting.measure)
     target = target_of(options, sizes.prompt.layout.tokens)
     for knobs in choices:
-        ends = (counting.measures(arithmetic.counted(settings_at(knobs, end))) for end in (0, 1))
-        reach = Reach(tuple(knobs), *ends)
+        places = (arithmetic.lowest(knobs), 1.0)
+        ends = (counting.measures(arithmetic.counted(settings_at(knobs, end))) for end in places)
+        reach = Reach(tuple(knobs), *ends, open_below=places[0] > 0)
         try:
             settings = arithmetic.solve(knobs, target)
         except UnreachableError:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from vtc_cli.core.errors import BudgetError, VtcError
-from vtc_cli.recipe.counting import Counted
+from vtc_cli.recipe.counting import Counted, DataDependentError
 from vtc_cli.recipe.knobs import Knob, Settings, Value, rounded, settings_at, with_settings
 from vtc_cli.recipe.load import Recipe
 
 ARITHMETIC_PROBES = 100
+BOUNDARY_PROBES = 40
 LONGEST_DIGITS = 17  # significant digits that tell every float from its neighbours
 
 
@@ -60,7 +61,12 @@ class Approach:
 
 
 def approach(
-    value_at: Callable[[float], float], target: Target, *, close: float, probes: int
+    value_at: Callable[[float], float],
+    target: Target,
+    *,
+    close: float,
+    probes: int,
+    lowest: float = 0.0,
 ) -> Approach:
     """Bisect places in 0..1 for the one whose value is the target; values grow with the place.
 
@@ -69,14 +75,15 @@ def approach(
         target: what is wanted.
         close: end as soon as a value is no further away.
         probes: the most places to look at, both ends included.
+        lowest: place to begin at.
 
     Raises:
         UnreachableError: the target lies outside the ends by more than its tolerance.
     """
-    trail = {place: value_at(place) for place in (0.0, 1.0)}
-    if not trail[0.0] - target.tolerance <= target.value <= trail[1.0] + target.tolerance:
-        raise UnreachableError(target.value, trail[0.0], trail[1.0])
-    low, high = 0.0, 1.0
+    low, high = lowest, 1.0
+    trail = {place: value_at(place) for place in (low, high)}
+    if not trail[low] - target.tolerance <= target.value <= trail[high] + target.tolerance:
+        raise UnreachableError(target.value, trail[low], trail[high])
     while len(trail) < probes and min(abs(v - target.value) for v in trail.values()) > close:
         middle = (low + high) / 2
         if middle in trail:
@@ -112,10 +119,34 @@ class Arithmetic:
             target,
             close=0.0,
             probes=ARITHMETIC_PROBES,
+            lowest=self.lowest(knobs),
         )
         settings = settings_at(knobs, found.nearest(target.value))
         other = settings_at(knobs, found.high)
         return self._shortened(self._mixed(settings, other, target.value))
+
+    def lowest(self, knobs: Sequence[Knob]) -> float:
+        """The lowest place whose counts numbers alone tell.
+
+        Below it a rule may have to choose among tokens that are protected, for instance.
+
+        Raises:
+            DataDependentError: there is none.
+        """
+        try:
+            self.counted(settings_at(knobs, 0.0))
+            return 0.0
+        except DataDependentError:
+            low, high = 0.0, 1.0
+            self.counted(settings_at(knobs, high))
+        for _ in range(BOUNDARY_PROBES):
+            middle = (low + high) / 2
+            try:
+                self.counted(settings_at(knobs, middle))
+                high = middle
+            except DataDependentError:
+                low = middle
+        return high
 
     def counted(self, settings: Settings) -> Counted:
         """What is left under `settings`."""
