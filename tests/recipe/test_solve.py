@@ -164,9 +164,7 @@ def test_a_written_recipe_is_read_back(name: str, tmp_path: Path) -> None:
     knobs = all_knobs(recipe, 576, 600)
     changed = with_settings(recipe, settings_at(knobs, 0.4))
     reference = Reference(llm_layers=12, vision_layers=12) if name == "fastv" else None
-    text = solved_text(
-        changed, "own-1", "a test: yes", notes=["a word " * 40], reference=reference
-    )
+    text = solved_text(changed, "own-1", "a test: yes", notes=["a word " * 40], reference=reference)
     path = tmp_path / "solved.yaml"
     path.write_text(text, encoding="utf-8")
     read = load_recipe(path)

@@ -11,8 +11,8 @@ from vtc_cli.recipe.counting import Counted, DataDependentError
 from vtc_cli.recipe.knobs import Knob, Settings, Value, rounded, settings_at, with_settings
 from vtc_cli.recipe.load import Recipe
 
-ARITHMETIC_PROBES = 100
-BOUNDARY_PROBES = 40
+ARITHMETIC_PROBES = 64
+BOUNDARY_PROBES = 30
 LONGEST_DIGITS = 17  # significant digits that tell every float from its neighbours
 
 
