@@ -169,7 +169,7 @@ def _advised(
     followers = [use for use in recipe.stages if use.cls.meets_budget and use.cls.phase != "decode"]
     if options.measure == "layer_average" and followers:
         advised.hint += (
-            f"; `vtc run --budget {options.wanted:g}` meets a layer average on each input"
+            f"; `vtc run --budget {options.wanted:g}` meets one on each input that allows it"
         )
     return advised
 

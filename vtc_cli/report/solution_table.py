@@ -14,7 +14,7 @@ from rich.text import Text
 from vtc_cli.report.solution import MeasureBlock, Solution
 
 NAMES = {"layer_average": "layer average", "flops": "prefill FLOPs", "kv": "KV bytes"}
-UNITS = {"layer_average": "tokens", "flops": "of the full model's", "kv": "of the full model's"}
+UNITS = {"layer_average": "tokens", "flops": "of full", "kv": "of full"}
 COLUMNS = ("measure", "requested", "achieved", "gap", "low", "high", "smallest", "largest")
 
 
