@@ -152,6 +152,30 @@ def test_a_chain_over_all_phases_is_counted(tmp_path: Path) -> None:
     check_same(counted, own.run(prompt, plan, Generation(1), memory=False))
 
 
+KEY_TOKENS = """
+name: keys
+encoder:
+  - mustdrop.key_tokens: {protect_ratio: 0.5}
+prefill:
+  - fastv.last_row: {layers: [16], keep_ratio: 0.1}
+decode:
+  - streamingllm.attention_sinks: {sink_tokens: 2, recent_tokens: 30}
+"""
+
+
+def test_protected_tokens_stay_and_count(tmp_path: Path) -> None:
+    """18 of 36 are protected and outlast a share of 0.1; 20 of them and of sinks fit into 32."""
+    path = tmp_path / "keys.yaml"
+    path.write_text(KEY_TOKENS, encoding="utf-8")
+    own = session("llava")
+    prompt = own.adapter.prepare(noise_media(), QUESTION)
+    plan = plan_of(load_recipe(path), own, prompt)
+    counted = count_plan(plan, counts_of(prompt), 6)
+    assert counted.visual_tokens == (36, 36, 36, 18, 18, 18)
+    assert counted.kv_entries == (32,) * 6
+    check_same(counted, own.run(prompt, plan, Generation(1), memory=False))
+
+
 def test_official_fidelity_may_keep_none() -> None:
     """int(36 x 0.02) is 0; sound keeps one."""
     own, recipe = session("llava"), load_recipe("pyramiddrop")

@@ -77,8 +77,8 @@ def solve(
 ) -> None:
     """Find hyper-parameters that meet a budget, by arithmetic or by --calibrate, or say why not.
 
-    Counts that follow from numbers are worked out without weights; shape:NAME models are never
-    built. Where counts depend on the data, --calibrate runs the recipe over a few items.
+    Counts that follow from numbers need no run, and a shape:NAME model then needs no weights. Where
+    counts depend on the data, --calibrate runs the recipe over a few items.
     """
     arguments = dict(locals())
     del arguments["output"]
