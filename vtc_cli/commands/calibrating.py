@@ -158,8 +158,8 @@ def _found(bench: _Bench, target: Target) -> tuple[Found, Approach]:
             went = approach(value_at, target, close=target.tolerance, probes=MOST_PROBES)
         except UnreachableError:
             went = None
-        ends = (bench.mean(settings_of(end)) for end in (0.0, 1.0))
-        reach = Reach(tuple(knobs), *ends)
+        low, high = (bench.mean(settings_of(end)) for end in (0.0, 1.0))
+        reach = Reach(tuple(knobs), low, high)
         if went is not None:
             settings = settings_of(went.nearest(target.value))
             single = bench.measured(settings)

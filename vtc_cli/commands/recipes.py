@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from vtc_cli.recipe.load import Recipe, StageUse
 
 app = typer.Typer(help="List, show, check and solve recipes.", no_args_is_help=False)
-app.command("solve")(common_options(solve))
 PHASES = ("input", "encoder", "prefill", "decode")
 Names = Annotated[list[str] | None, typer.Argument(help="Recipe files or names; none: all known.")]
 Name = Annotated[str, typer.Argument(help="Recipe file or name.")]
@@ -84,6 +83,9 @@ def schema() -> None:
     from vtc_cli.recipe.json_schema import recipe_json_schema
 
     print(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
+
+
+app.command("solve")(common_options(solve))
 
 
 def _outline(name: str, path: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def solve(
     *,
     output: Output,
 ) -> None:
-    """Find hyper-parameters that meet a budget, by arithmetic or by --calibrate, or say why not.
+    """Find the hyper-parameters that meet a budget, or say that none do and why.
 
     Counts that follow from numbers need no run, and a shape:NAME model then needs no weights. Where
     counts depend on the data, --calibrate runs the recipe over a few items.

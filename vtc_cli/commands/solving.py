@@ -139,9 +139,10 @@ def _found(
     arithmetic = Arithmetic(recipe, counting.count, counting.measure)
     target = target_of(options, sizes.prompt.layout.tokens)
     for knobs in choices:
-        places = (arithmetic.lowest(knobs), 1.0)
-        ends = (counting.measures(arithmetic.counted(settings_at(knobs, end))) for end in places)
-        reach = Reach(tuple(knobs), *ends, open_below=places[0] > 0)
+        lowest = arithmetic.lowest(knobs)
+        low, high = (arithmetic.counted(settings_at(knobs, place)) for place in (lowest, 1.0))
+        ends = counting.measures(low), counting.measures(high)
+        reach = Reach(tuple(knobs), ends[0], ends[1], open_below=lowest > 0)
         try:
             settings = arithmetic.solve(knobs, target)
         except UnreachableError:
