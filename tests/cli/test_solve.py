@@ -131,8 +131,15 @@ def refused_on_tiny(name: str, measure: str) -> bool:
     return name == "metok" and measure == "kv"
 
 
-@pytest.mark.parametrize("measure", TARGETS)
-@pytest.mark.parametrize("model", ["shape:llava-1.5-13b", "shape:qwen2.5-vl-3b"])
+@pytest.mark.parametrize(
+    ("model", "measure"),
+    [
+        ("shape:llava-1.5-13b", "flops"),
+        ("shape:llava-1.5-13b", "kv"),
+        ("shape:qwen2.5-vl-3b", "layer_average"),
+        ("shape:qwen2.5-vl-3b", "kv"),
+    ],
+)
 @pytest.mark.parametrize("name", RECIPES)
 def test_other_depths_are_solved_or_refused(name: str, model: str, measure: str) -> None:
     asked = options(name, model=model, **{measure: TARGETS[measure]})
@@ -316,6 +323,17 @@ def test_wrong_usage_is_refused(
     assert captured.out == ""
     for word in words:
         assert word in captured.err
+
+
+def test_the_recipe_itself_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "chain.yaml"
+    path.write_text(CHAIN, encoding="utf-8")
+    command = ["recipes", "solve", str(path), "--layer-average", "300", "-o", str(path)]
+    assert run_command_line(command) == 2
+    assert "is the recipe itself" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == CHAIN
 
 
 def test_stdout_is_json_alone_and_settings_count(tmp_path: Path) -> None:

@@ -169,8 +169,9 @@ def _found(bench: _Bench, target: Target) -> tuple[Found, Approach]:
 
 def _choices(bench: _Bench) -> list[list[Knob]]:
     """Which hyper-parameters to vary, the first choice first."""
-    options, prompt = bench.options, bench.items[0].prompt
-    tokens = prompt.layout.tokens, prompt.prompt_tokens
+    options, prompts = bench.options, [item.prompt for item in bench.items]
+    visual_tokens = max(prompt.layout.tokens for prompt in prompts)
+    tokens = visual_tokens, max(prompt.prompt_tokens for prompt in prompts)
     if options.vary:
         return [named_knobs(bench.recipe, options.vary, *tokens)]
     knobs = all_knobs(bench.recipe, *tokens)

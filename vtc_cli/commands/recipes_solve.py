@@ -39,6 +39,7 @@ from vtc_cli.commands.video_options import (
     StartOption,
     TimeLimitOption,
 )
+from vtc_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from vtc_cli.report.solution import Solution
@@ -111,6 +112,7 @@ def _solved(options: SolveOptions, created: str, output: Output) -> Solution:
     from vtc_cli.recipe.load import load_recipe
 
     recipe = load_recipe(options.recipe)
+    _check_apart(options, recipe.path)
     parse_fidelity(options.fidelity)
     if options.calibrate is None:
         from vtc_cli.commands.solving import sizing_adapter, solve_by_arithmetic
@@ -120,6 +122,19 @@ def _solved(options: SolveOptions, created: str, output: Output) -> Solution:
     from vtc_cli.commands.calibrating import solve_by_calibration
 
     return solve_by_calibration(options, recipe, sys.argv[1:], created, output)
+
+
+def _check_apart(options: SolveOptions, path: str) -> None:
+    """See that the solved recipe does not replace the one that is solved.
+
+    Raises:
+        UsageError: it would.
+    """
+    target = options.output_file
+    if target is not None and target.exists() and target.samefile(path):
+        raise UsageError(
+            f"{target} is the recipe itself", where="--output", allowed="another file name"
+        )
 
 
 def _print(solution: Solution, options: SolveOptions) -> None:
