@@ -137,7 +137,7 @@ def solve_by_calibration(
         argv=argv,
         created=created,
         given=_input_block(items[0]),
-        solved_on=f"mean of {len(items)} items of {options.calibrate.name}",
+        solved_on=f"mean over {options.calibrate.name} ({len(items)})",
         notes=[*_notes(went, target), *(text for each in media for text in each.warnings)],
     )
     known = {"calibration": _calibration_block(bench, went, target)}

@@ -48,7 +48,8 @@ def _head(solution: Solution) -> str:
 def _prompt(solution: Solution) -> str:
     given, calibration = solution.input, solution.calibration
     if calibration is not None:
-        return f"{calibration.items} items of {calibration.path}, {calibration.passes} passes"
+        items = "item" if calibration.items == 1 else "items"
+        return f"{calibration.items} {items} of {calibration.path}, {calibration.passes} passes"
     what = given.path or "a blank picture"
     frames = f", {given.frames} frames" if given.frames > 1 else ""
     return (
