@@ -11,14 +11,23 @@ import typer
 
 from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
 from vtc_cli.commands.output import common_options
+from vtc_cli.commands.recipes_solve import solve
+from vtc_cli.commands.settings import file_settings
 
 if TYPE_CHECKING:
     from vtc_cli.recipe.load import Recipe, StageUse
 
-app = typer.Typer(help="List, show and check recipes.", no_args_is_help=False)
+app = typer.Typer(help="List, show, check and solve recipes.", no_args_is_help=False)
 PHASES = ("input", "encoder", "prefill", "decode")
 Names = Annotated[list[str] | None, typer.Argument(help="Recipe files or names; none: all known.")]
 Name = Annotated[str, typer.Argument(help="Recipe file or name.")]
+
+
+@app.callback()
+def group(context: typer.Context) -> None:
+    """List, show, check and solve recipes."""
+    if context.invoked_subcommand == "solve":
+        context.default_map = {"solve": file_settings()}
 
 
 @app.command("list")
@@ -74,6 +83,9 @@ def schema() -> None:
     from vtc_cli.recipe.json_schema import recipe_json_schema
 
     print(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
+
+
+app.command("solve")(common_options(solve))
 
 
 def _outline(name: str, path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.counts import CacheCounts, Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.tokens import TokenTable
@@ -25,6 +26,7 @@ def parameter(
     layer_of: Literal["llm", "vision"] | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
+    steers: Steering | None = None,
 ) -> Any:
     """A hyper-parameter of a stage with what validation and documentation need.
 
@@ -36,6 +38,7 @@ def parameter(
             scale such numbers to the depth of the model.
         minimum: smallest allowed value.
         maximum: largest allowed value.
+        steers: set if the value governs how much the stage leaves; `vtc recipes solve` varies it.
     """
     metadata = {
         "doc": doc,
@@ -43,6 +46,7 @@ def parameter(
         "layer_of": layer_of,
         "minimum": minimum,
         "maximum": maximum,
+        "steers": steers,
     }
     return field(default=default, metadata=metadata)
 
@@ -67,6 +71,21 @@ class Stage(ABC):
     def short_name(cls) -> str:
         """The class name in the spelling of recipes: `SpatialMerge` is `spatial_merge`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def steering(self) -> dict[str, Steering]:
+        """The hyper-parameters that govern how much this stage leaves, as it is set now.
+
+        Those whose `parameter` says `steers`, without those that are not set or overruled. A stage
+        whose ends depend on its other hyper-parameters overrides this.
+        """
+        found: dict[str, Steering] = {}
+        for item in fields(self):
+            steers: Steering | None = item.metadata.get("steers")
+            if steers is None or getattr(self, item.name) is None:
+                continue
+            if not steers.unless or getattr(self, steers.unless) is None:
+                found[item.name] = steers
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +129,10 @@ class EncoderStage(Stage):
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Decide over the visual tokens of one span; features are those of the acting place."""
 
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone; None if that depends on the data."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrefillStage(Stage):
@@ -121,6 +144,10 @@ class PrefillStage(Stage):
     @abstractmethod
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Decide over the visual tokens alive at `signals.layer`; features are hidden states."""
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone; None if that depends on the data."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,3 +208,7 @@ class DecodeStage(Stage):
     @abstractmethod
     def decide(self, entries: CacheEntries, signals: Signals) -> Decision | tuple[Decision, ...]:
         """Decide over the entries of one layer: one decision, or one for each of `heads`."""
+
+    def count(self, counts: CacheCounts) -> CacheCounts | None:
+        """What `decide` leaves, told by numbers alone; None if that depends on the data."""
+        return None

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from vtc_cli.report.compare.summary import Comparison
 from vtc_cli.report.compressed import CompressedReport
 from vtc_cli.report.result import BatchLine, Result
+from vtc_cli.report.solution import Solution
 
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
 SCHEMAS: Mapping[Path, type[BaseModel]] = {
@@ -18,6 +19,7 @@ SCHEMAS: Mapping[Path, type[BaseModel]] = {
     Path(__file__).with_name("batch.schema.json"): BatchLine,
     Path(__file__).with_name("compressed.schema.json"): CompressedReport,
     Path(__file__).with_name("comparison.schema.json"): Comparison,
+    Path(__file__).with_name("solution.schema.json"): Solution,
 }
 
 

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import torch
 
+from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import entering_allowed
+from vtc_cli.stages.ops.allowance import counted_entering, entering_allowed
 from vtc_cli.stages.ops.spread import cells_over_views
 
 SOURCE = "a baseline has none"
@@ -35,7 +36,13 @@ class Cells(EncoderStage):
 
     paper: ClassVar[str] = "none"
     meets_budget: ClassVar[bool] = True
-    tokens: int = parameter(64, "n, tokens left without a budget", source=SOURCE, minimum=1)
+    tokens: int = parameter(
+        64,
+        "n, tokens left without a budget",
+        source=SOURCE,
+        minimum=1,
+        steers=Steering(1, None),
+    )
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Pool down to n tokens; with n >= N nothing changes."""
@@ -60,3 +67,7 @@ class Cells(EncoderStage):
         flops = 2 * tokens.features.numel()
         pairs = torch.stack([homes, members])
         return Decision.merge(keep, pairs, weights, len(tokens), flops=flops)
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counted_entering(counts, self.tokens)

@@ -9,11 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import tokens_allowed
+from vtc_cli.stages.ops.allowance import counted_allowed, tokens_allowed
 from vtc_cli.stages.ops.spread import spread_over_views
 
 SOURCE = "a baseline has none"
@@ -32,7 +33,13 @@ class _Blind(PrefillStage):
     layers: tuple[int, ...] = parameter(
         (0,), "layers at whose input tokens leave", source=SOURCE, layer_of="llm"
     )
-    tokens: int = parameter(64, "tokens left without a budget", source=SOURCE, minimum=1)
+    tokens: int = parameter(
+        64,
+        "tokens left without a budget",
+        source=SOURCE,
+        minimum=1,
+        steers=Steering(1, None),
+    )
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Keep as many as are allowed; with no fewer allowed than there are, all."""
@@ -44,6 +51,10 @@ class _Blind(PrefillStage):
         free = (~tokens.protected).nonzero()[:, 0]
         chosen = self._choose(tokens, signals, free, wanted - held.shape[0])
         return Decision.prune(torch.cat([held, chosen]).sort().values, len(tokens))
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counted_allowed(counts, self.tokens)
 
     @abstractmethod
     def _choose(self, tokens: TokenTable, signals: Signals, free: Tensor, count: int) -> Tensor:

@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import tokens_allowed
+from vtc_cli.stages.ops.allowance import counted_allowed, tokens_allowed
 from vtc_cli.stages.ops.diversity import unit_rows
 from vtc_cli.stages.ops.select import require_finite, top_indices
 
@@ -52,12 +53,14 @@ class Pivots(PrefillStage):
         source="official scripts; r is 0.778",
         minimum=0.0,
         maximum=1.0,
+        steers=Steering(0.0, 1.0, unless="tokens"),
     )
     tokens: int | None = parameter(
         None,
         "tokens left without a budget, whatever the share",
         source="official scripts have 128 as an option",
         minimum=1,
+        steers=Steering(1, None),
     )
     visual_pivots: int = parameter(4, "pivots among the visual tokens", source=CODE, minimum=1)
     text_pivots: int = parameter(4, "pivots among the text behind them", source=CODE, minimum=0)
@@ -91,6 +94,12 @@ class Pivots(PrefillStage):
         keep = taken.nonzero()[:, 0]
         flops = signals.keys().numel() + 2 * len(shares) * states.numel()
         return Decision.prune(keep, len(tokens), scores=norm, flops=flops)
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves; the official count depends on how much text there is."""
+        if self.fidelity == "official":
+            return None
+        return counted_allowed(counts, self._own_count(counts.tokens))
 
     def _own_count(self, count: int) -> int:
         """Tokens left of `count` without a budget."""

@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import entering_allowed
+from vtc_cli.stages.ops.allowance import counted_entering, entering_allowed
 from vtc_cli.stages.ops.diversity import farthest_points, most_isolated, unit_rows
 from vtc_cli.stages.ops.select import require_finite
 
@@ -48,16 +49,20 @@ class MaxMin(EncoderStage):
         source="official scripts; 0.098 leaves 56 of 576",
         minimum=0.0,
         maximum=1.0,
+        steers=Steering(0.0, 1.0, unless="tokens"),
     )
     tokens: int | None = parameter(
-        None, "tokens left without a budget, whatever the share", source="none", minimum=1
+        None,
+        "tokens left without a budget, whatever the share",
+        source="none",
+        minimum=1,
+        steers=Steering(1, None),
     )
     fidelity: Literal["sound", "official"] = parameter("sound", "how the first token is found")
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Keep the n most diverse tokens; with n >= N nothing changes."""
-        own = round(len(tokens) * self.keep_ratio) if self.tokens is None else self.tokens
-        wanted = entering_allowed(tokens, signals, own)
+        wanted = entering_allowed(tokens, signals, self._own_count(len(tokens)))
         if wanted >= len(tokens):
             note = f"{wanted} tokens allowed, {len(tokens)} here"
             return Decision.identity(len(tokens), tokens.features.device, note=note)
@@ -66,6 +71,14 @@ class MaxMin(EncoderStage):
         keep = farthest_points(unit, first, wanted).sort().values
         flops = 2 * unit.shape[1] * (pairs + len(tokens) * wanted)
         return Decision.prune(keep, len(tokens), flops=flops)
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counted_entering(counts, self._own_count(counts.tokens))
+
+    def _own_count(self, count: int) -> int:
+        """Tokens left of `count` without a budget."""
+        return round(count * self.keep_ratio) if self.tokens is None else self.tokens
 
     def _first(self, unit: Tensor, protected: Tensor) -> tuple[Tensor, int]:
         """Rows to begin with, and the pairs of rows that were compared to find them."""

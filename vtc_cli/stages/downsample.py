@@ -7,6 +7,7 @@ from math import sqrt
 from typing import ClassVar
 
 from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.counts import Steering
 from vtc_cli.core.stage import InputStage, parameter
 
 SOURCE = "a baseline has none"
@@ -28,7 +29,11 @@ class Shrink(InputStage):
 
     paper: ClassVar[str] = "none"
     tokens: int = parameter(
-        64, "n, tokens whose pixels are left without a budget", source=SOURCE, minimum=1
+        64,
+        "n, tokens whose pixels are left without a budget",
+        source=SOURCE,
+        minimum=1,
+        steers=Steering(1, None),
     )
 
     def scale(self, original_tokens: int, budget: LayerBudget | None) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import entering_allowed
+from vtc_cli.stages.ops.allowance import counted_entering, entering_allowed
 from vtc_cli.stages.ops.select import require_finite
 from vtc_cli.stages.ops.views import attention_source, even_top, patch_attention, views
 
@@ -44,6 +45,7 @@ class ClsAttention(EncoderStage):
         "tokens left without a budget",
         source="paper; 432, 288, 144, 58 and 29 in its tables",
         minimum=1,
+        steers=Steering(1, None),
     )
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
@@ -55,3 +57,7 @@ class ClsAttention(EncoderStage):
         scores = require_finite(patch_attention(signals, self.attention_layer), "attention")
         keep = even_top(scores, views(tokens), tokens.protected, wanted)
         return Decision.prune(keep, len(tokens), scores=scores, note=attention_source(signals))
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counted_entering(counts, self.tokens)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import tokens_allowed
+from vtc_cli.stages.ops.allowance import counted_allowed, tokens_allowed
 from vtc_cli.stages.ops.select import require_finite, top_indices
 
 PAPER = "FastV, arXiv 2403.06764"
@@ -44,12 +45,14 @@ class LastRow(PrefillStage):
         source="paper; R is 0.25, 0.5 and 0.75 in its tables",
         minimum=0.0,
         maximum=1.0,
+        steers=Steering(0.0, 1.0, unless="tokens"),
     )
     tokens: int | None = parameter(
         None,
         "attention rank: tokens left without a budget, whatever the share",
         source="official evaluation scripts",
         minimum=0,
+        steers=Steering(1, None),
     )
 
     def __post_init__(self) -> None:
@@ -71,6 +74,10 @@ class LastRow(PrefillStage):
         score = attention + tokens.protected * (attention.max() + 1)
         keep = top_indices(score, wanted).sort().values
         return Decision.prune(keep, len(tokens), scores=attention)
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counted_allowed(counts, self._own_count(counts.tokens))
 
     def _own_count(self, count: int) -> int:
         """Tokens left of `count` without a budget."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vtc_cli.core.counts import CacheCounts, Steering
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import CacheEntries, DecodeStage, parameter
@@ -47,6 +48,7 @@ class HeavyHitters(DecodeStage):
         source="paper, 20 % with the recent ones, and official simulation",
         minimum=0.0,
         maximum=1.0,
+        steers=Steering(0.0, 1.0, unless="heavy_tokens"),
     )
     recent_ratio: float = parameter(
         0.1,
@@ -54,18 +56,21 @@ class HeavyHitters(DecodeStage):
         source="paper and official simulation",
         minimum=0.0,
         maximum=1.0,
+        steers=Steering(0.0, 1.0, unless="recent_tokens"),
     )
     heavy_tokens: int | None = parameter(
         None,
         "H without a budget, whatever the share",
         source="official summarisation, 1024",
         minimum=0,
+        steers=Steering(1, None),
     )
     recent_tokens: int | None = parameter(
         None,
         "R without a budget, whatever the share",
         source="official summarisation, 1024",
         minimum=0,
+        steers=Steering(1, None),
     )
     visual_only: bool = parameter(
         False, "text stays uncounted, H and R are of the visual entries", source="ours"
@@ -78,7 +83,8 @@ class HeavyHitters(DecodeStage):
 
     def decide(self, entries: CacheEntries, signals: Signals) -> Decision | tuple[Decision, ...]:
         """Keep the heavy and the recent; with no more entries than H + R, all."""
-        heavy, recent = self._counts(signals, len(entries))
+        prompt = len(entries) if signals.prompt_entries is None else signals.prompt_entries
+        heavy, recent = self._counts(signals.cache_budget, prompt)
         ruled = ruled_places(entries, self.visual_only)
         if len(ruled) <= heavy + recent:
             note = f"{heavy + recent} entries allowed, {len(ruled)} here"
@@ -90,14 +96,17 @@ class HeavyHitters(DecodeStage):
         keeps = [fill_up(first, score, heavy + recent) for score in scores]
         return entry_decisions(entries, ruled, keeps, received.numel())
 
-    def _counts(self, signals: Signals, count: int) -> tuple[int, int]:
-        """H and R of the layer."""
+    def count(self, counts: CacheCounts) -> CacheCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        heavy, recent = self._counts(counts.budget, counts.prompt_entries)
+        return counts.held_to(heavy + recent, recent, self.visual_only)
+
+    def _counts(self, budget: int | None, prompt: int) -> tuple[int, int]:
+        """H and R of a layer that held `prompt` entries after the prompt."""
         shares = self.heavy_ratio, self.recent_ratio
-        budget = signals.cache_budget
         if budget is not None:
             recent = round(budget * self.recent_ratio / (sum(shares) or 1.0))
             return budget - recent, recent
-        prompt = count if signals.prompt_entries is None else signals.prompt_entries
         heavy, recent = (max(int(share * prompt), int(share > 0)) for share in shares)
         return (
             heavy if self.heavy_tokens is None else self.heavy_tokens,

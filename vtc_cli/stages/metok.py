@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.counts import CacheCounts, Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError
 from vtc_cli.core.signals import Signals
@@ -129,6 +131,10 @@ class EventPool(EncoderStage):
             details={"events": len(key_event), "key_events": found[0], "key_frames": found[1]},
         )
 
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """A picture stays whole; which frames of a video are pooled how depends on the data."""
+        return counts if counts.layout.frames == 1 else None
+
     def _one_event(self, tokens: TokenTable) -> Decision:
         """A picture: one key event, left as it is."""
         require_finite(tokens.features, "features")
@@ -171,6 +177,19 @@ class EventPool(EncoderStage):
         )
 
 
+class _Spent(NamedTuple):
+    """Where in the decoder events are thinned, and what was spent on the way there."""
+
+    layer: int
+    decoder_layers: int
+    processed: tuple[int, ...]
+    budget: LayerBudget | None
+
+
+def _spent(signals: Signals) -> _Spent:
+    return _Spent(signals.layer, signals.decoder_layers, signals.processed_tokens, signals.budget)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EventPrune(PrefillStage):
     """Thins each event to the tokens that the text behind the video attends to most.
@@ -195,7 +214,12 @@ class EventPrune(PrefillStage):
         (3, 10, 19), "p, layers at whose input events shrink", source=CODE, layer_of="llm"
     )
     keep_ratio: float = parameter(
-        0.76, "rho, share of a key event that stays", source=CODE, minimum=0.0, maximum=1.0
+        0.76,
+        "rho, share of a key event that stays",
+        source=CODE,
+        minimum=0.0,
+        maximum=1.0,
+        steers=Steering(0.0, 1.0),
     )
     last_keep: float = parameter(
         0.0, "share that stays behind the last layer", source=CODE, minimum=0.0, maximum=1.0
@@ -208,7 +232,7 @@ class EventPrune(PrefillStage):
         key |= ids < 0
         held = torch.bincount(event[tokens.protected], minlength=len(ids))
         rule = Descent(tuple(key.tolist()), len(self.layers), self.last_keep, tuple(held.tolist()))
-        counts = self._counts(rule, torch.bincount(event).tolist(), signals)
+        counts = self._counts(rule, torch.bincount(event).tolist(), _spent(signals))
         limit = torch.tensor(counts, device=event.device)
         details = {"events": len(ids), "key_events": int(key.sum())}
         if bool((limit == held).all()):  # nobody is chosen, so no attention is needed
@@ -221,19 +245,27 @@ class EventPrune(PrefillStage):
         flops = 2 * rows.numel()
         return Decision.prune(keep, len(tokens), scores=scores, flops=flops, details=details)
 
-    def _counts(self, rule: Descent, lengths: list[int], signals: Signals) -> list[int]:
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves of a picture, one key event; those of a video depend on it."""
+        if counts.layout.frames > 1:
+            return None
+        rule = Descent((True,), len(self.layers), self.last_keep, (counts.protected,))
+        spent = _Spent(counts.layer, counts.decoder_layers, counts.processed, counts.budget)
+        return counts.left(sum(self._counts(rule, [counts.tokens], spent)))
+
+    def _counts(self, rule: Descent, lengths: list[int], spent: _Spent) -> list[int]:
         """Tokens of each event behind this layer."""
-        place = self.layers.index(signals.layer)
-        budget = signals.budget
+        place = self.layers.index(spent.layer)
+        budget = spent.budget
         if budget is None:
             return rule.counts(lengths, place, self.keep_ratio)
         remaining = Remaining(
             rule=rule,
             place=place,
-            spans=spans_behind(self.layers[place:], signals.decoder_layers),
-            spent=sum(signals.processed_tokens),
-            wanted=budget.layer_average * signals.decoder_layers,
-            layers=signals.decoder_layers,
+            spans=spans_behind(self.layers[place:], spent.decoder_layers),
+            spent=sum(spent.processed),
+            wanted=budget.layer_average * spent.decoder_layers,
+            layers=spent.decoder_layers,
         )
         return remaining.fit(lengths)
 
@@ -254,6 +286,10 @@ class ShallowCache(DecodeStage):
         """Keep text and what is alive."""
         keep = (~entries.visual | entries.alive).nonzero()[:, 0]
         return Decision.prune(keep, len(entries))
+
+    def count(self, counts: CacheCounts) -> CacheCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counts.only_alive()
 
 
 def _wanted(share: float | None, count: int, of: int) -> int:

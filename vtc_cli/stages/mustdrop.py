@@ -8,7 +8,7 @@ tower layer 0 and of decoder layers 2, 6, 10, 14, which is the input of the next
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import ClassVar, Literal
 
@@ -16,15 +16,21 @@ import torch
 from torch import Tensor
 
 from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.counts import CacheCounts, Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import BudgetError, StageError
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import tokens_allowed
+from vtc_cli.stages.ops.allowance import counted_allowed, tokens_allowed
 from vtc_cli.stages.ops.grid import require_whole_grid
 from vtc_cli.stages.ops.select import require_finite, top_indices
-from vtc_cli.stages.ops.windows import mean_pair_cosine, pair_cosine_flops, window_members
+from vtc_cli.stages.ops.windows import (
+    mean_pair_cosine,
+    pair_cosine_flops,
+    window_count,
+    window_members,
+)
 
 PAPER = "MustDrop, arXiv 2411.10803"
 CODE = "official code, LLaVA-1.5-7B"
@@ -50,13 +56,19 @@ class SpatialMerge(EncoderStage):
         3, "side of a window in patches", source="official code; 2 in figure", minimum=2
     )
     threshold: float = parameter(
-        0.8, "least mean cosine of a window that merges", source=CODE, minimum=-1.0, maximum=1.0
+        0.8,
+        "least mean cosine of a window that merges",
+        source=CODE,
+        minimum=-1.0,
+        maximum=1.0,
+        steers=Steering(-1.0, 1.0, unless="tokens"),
     )
     tokens: int | None = parameter(
         None,
         "merge down to this many tokens whatever the threshold",
         source="LightCompress",
         minimum=1,
+        steers=Steering(1, None),
     )
     fidelity: Literal["sound", "official"] = parameter("sound", "order of the merged tokens")
 
@@ -74,6 +86,14 @@ class SpatialMerge(EncoderStage):
         chosen = top_indices(scores, count)
         flops = pair_cosine_flops(members.numel(), tokens.features.shape[1])
         return self._merged(members, chosen, len(tokens), flops)
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves if `tokens` says it; how alike windows are depends on the data."""
+        if self.tokens is None:
+            return None
+        windows = window_count(counts.layout, self.window)
+        saved = self.window**2 - 1
+        return counts.left(counts.tokens - saved * self._asked(counts.tokens, windows, saved))
 
     def _check_grid(self, tokens: TokenTable) -> None:
         require_whole_grid(tokens, "spatial_merge")
@@ -93,7 +113,7 @@ class SpatialMerge(EncoderStage):
         """Windows that merge."""
         windows, saved = int(scores.shape[0]), self.window**2 - 1
         if self.tokens is not None:
-            return min(max((tokens + 1 - self.tokens) // saved, 0), windows)
+            return self._asked(tokens, windows, saved)
         similar = int((scores >= self.threshold).sum())
         if budget is None:
             return similar
@@ -102,6 +122,10 @@ class SpatialMerge(EncoderStage):
         if least > windows:
             _refuse(budget, tokens - windows * saved)
         return min(max(min(similar, most), least), windows)
+
+    def _asked(self, tokens: int, windows: int, saved: int) -> int:
+        """Of `windows` those that merge so that `self.tokens` are left of `tokens`."""
+        return min(max((tokens + 1 - (self.tokens or 0)) // saved, 0), windows)
 
     def _merged(self, members: Tensor, chosen: Tensor, tokens: int, flops: int) -> Decision:
         """The decision that averages the `chosen` windows (r,) of `members` (W, w * w)."""
@@ -147,6 +171,11 @@ class KeyTokens(EncoderStage):
             len(tokens), scores.device, protect=protect, scores=scores, note=f"{count} protected"
         )
 
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """All stay; how many are protected is open if some were before, for both may coincide."""
+        marked = ceil(self.protect_ratio * counts.tokens)
+        return replace(counts, protected=marked) if counts.protected == 0 else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class DualAttention(PrefillStage):
@@ -166,10 +195,18 @@ class DualAttention(PrefillStage):
         (3, 7, 11, 15), "layers at whose input tokens go", source=CODE, layer_of="llm"
     )
     global_threshold: float = parameter(
-        0.001, "share of all attention below which a token may go", source=CODE, minimum=0.0
+        0.001,
+        "share of all attention below which a token may go",
+        source=CODE,
+        minimum=0.0,
+        steers=Steering(1.0, 0.0),
     )
     individual_threshold: float = parameter(
-        0.001, "attention of one text token below which it may go", source=CODE, minimum=0.0
+        0.001,
+        "attention of one text token below which it may go",
+        source=CODE,
+        minimum=0.0,
+        steers=Steering(1.0, 0.0),
     )
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
@@ -194,6 +231,10 @@ class DualAttention(PrefillStage):
             details={"candidates": int(candidate.sum()), "text_rows": int(rows.shape[0])},
         )
 
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves under a budget; without one the thresholds meet the data."""
+        return None if counts.budget is None else counted_allowed(counts, 0)
+
     def _ranked(self, total: Tensor, tokens: TokenTable, count: int) -> Tensor:
         """(N,) bool: the `count` tokens that the budget lets through this layer."""
         # Attention rows sum to at most 1 a text token, so this lifts the key set over the rest.
@@ -216,6 +257,10 @@ class OutputAwareCache(DecodeStage):
         """Keep text and what is alive."""
         keep = (~entries.visual | entries.alive).nonzero()[:, 0]
         return Decision.prune(keep, len(entries))
+
+    def count(self, counts: CacheCounts) -> CacheCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counts.only_alive()
 
 
 def _refuse(budget: LayerBudget, entering: int) -> None:

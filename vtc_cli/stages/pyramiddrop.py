@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import tokens_allowed
+from vtc_cli.stages.ops.allowance import counted_allowed, tokens_allowed
 from vtc_cli.stages.ops.select import require_finite, top_indices
 
 PAPER = "PyramidDrop, arXiv 2410.17247"
@@ -45,6 +46,7 @@ class LastInstruction(PrefillStage):
         source=CODE,
         minimum=0.0,
         maximum=1.0,
+        steers=Steering(0.0, 1.0),
     )
     fidelity: Literal["sound", "official"] = parameter("sound", "whether none may be left")
 
@@ -61,7 +63,8 @@ class LastInstruction(PrefillStage):
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Keep the best n; with n >= N nothing changes."""
-        wanted = tokens_allowed(tokens, signals, self._own_count(tokens, signals))
+        entering = signals.entering_tokens or len(tokens)
+        wanted = tokens_allowed(tokens, signals, self._own_count(entering, signals.layer))
         if wanted >= len(tokens):
             note = f"{wanted} tokens allowed, {len(tokens)} here"
             return Decision.identity(len(tokens), tokens.features.device, note=note)
@@ -71,8 +74,13 @@ class LastInstruction(PrefillStage):
         keep = top_indices(score, wanted).sort().values
         return Decision.prune(keep, len(tokens), scores=attention, flops=rows.numel())
 
-    def _own_count(self, tokens: TokenTable, signals: Signals) -> int:
-        """Tokens left at this border without a budget."""
-        share = self.keep_ratios[self.layers.index(signals.layer)]
-        count = int((signals.entering_tokens or len(tokens)) * share)
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        entering = counts.entering or counts.tokens
+        return counted_allowed(counts, self._own_count(entering, counts.layer))
+
+    def _own_count(self, entering: int, layer: int) -> int:
+        """Tokens left of `entering` at this border without a budget."""
+        share = self.keep_ratios[self.layers.index(layer)]
+        count = int(entering * share)
         return count if self.fidelity == "official" else max(count, int(share > 0))

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from vtc_cli.core.counts import CacheCounts, Steering
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import BudgetError
 from vtc_cli.core.signals import Signals
@@ -46,7 +47,11 @@ class ObservationWindow(DecodeStage):
     needs: ClassVar[frozenset[str]] = frozenset({"window_attention"})
     meets_budget: ClassVar[bool] = True
     capacity_tokens: int = parameter(
-        2048, "entries left without a budget, the window included", source=CODE, minimum=1
+        2048,
+        "entries left without a budget, the window included",
+        source=CODE,
+        minimum=1,
+        steers=Steering(1, None),
     )
     window_tokens: int = parameter(
         32, "W, last prompt tokens that vote and stay", source=CODE, minimum=1
@@ -99,7 +104,7 @@ class ObservationWindow(DecodeStage):
         Raises:
             BudgetError: a budget that the window alone uses up.
         """
-        capacity, window = self._capacity(signals), self._window(entries)
+        capacity, window = self._capacity(signals.cache_budget), self._window(entries)
         ruled = ruled_places(entries, self.visual_only)
         if len(ruled) <= capacity:
             note = f"{capacity} entries allowed, {len(ruled)} here"
@@ -114,9 +119,19 @@ class ObservationWindow(DecodeStage):
         flops = rows.numel() + self.kernel * rows.shape[0] * len(ruled)
         return entry_decisions(entries, ruled, keeps, flops)
 
-    def _capacity(self, signals: Signals) -> int:
+    def steering(self) -> dict[str, Steering]:
+        """The capacity; one that rules text too holds more than the window."""
+        least = 1 if self.visual_only else self.window_tokens + 1
+        return {"capacity_tokens": Steering(least, None)}
+
+    def count(self, counts: CacheCounts) -> CacheCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        capacity = self._capacity(counts.budget)
+        window = min(self.window_tokens, counts.entries)
+        return counts.held_to(capacity, window, self.visual_only)
+
+    def _capacity(self, budget: int | None) -> int:
         """Entries that stay."""
-        budget = signals.cache_budget
         if budget is None:
             return self.capacity_tokens
         if budget <= self.window_tokens and not self.visual_only:

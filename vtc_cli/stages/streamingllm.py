@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 
+from vtc_cli.core.counts import CacheCounts, Steering
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import BudgetError
 from vtc_cli.core.signals import Signals
@@ -48,6 +49,7 @@ class AttentionSinks(DecodeStage):
         "last entries that stay without a budget",
         source="official class; 2000 in its chat demo",
         minimum=0,
+        steers=Steering(1, None),
     )
     visual_only: bool = parameter(
         False, "text stays uncounted, sinks and window are of the visual entries", source="ours"
@@ -64,7 +66,7 @@ class AttentionSinks(DecodeStage):
         Raises:
             BudgetError: a budget that the sinks alone use up.
         """
-        count = self._count(signals)
+        count = self._capacity(signals.cache_budget)
         ruled = ruled_places(entries, self.visual_only)
         if len(ruled) <= count:
             note = f"{count} entries allowed, {len(ruled)} here"
@@ -74,14 +76,19 @@ class AttentionSinks(DecodeStage):
         latest = torch.arange(len(ruled), device=ruled.device)
         return entry_decisions(entries, ruled, [fill_up(first, latest, count)])
 
-    def _count(self, signals: Signals) -> int:
+    def count(self, counts: CacheCounts) -> CacheCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        capacity = self._capacity(counts.budget)
+        return counts.held_to(capacity, self.sink_tokens, self.visual_only)
+
+    def _capacity(self, budget: int | None) -> int:
         """Entries of a full cache."""
-        if signals.cache_budget is None:
+        if budget is None:
             return self.sink_tokens + self.recent_tokens
-        if signals.cache_budget <= self.sink_tokens:
+        if budget <= self.sink_tokens:
             raise BudgetError(
-                f"{signals.cache_budget} cache entries were asked for",
+                f"{budget} cache entries were asked for",
                 allowed=f"at least {self.sink_tokens + 1}: {self.sink_tokens} are sinks",
                 hint=f"--budget {self.sink_tokens + 1}",
             )
-        return signals.cache_budget
+        return budget

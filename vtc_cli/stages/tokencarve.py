@@ -14,12 +14,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from vtc_cli.core.counts import CacheCounts, Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.spectrum import information_contribution
 from vtc_cli.core.stage import CacheEntries, DecodeStage, PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import tokens_allowed
+from vtc_cli.stages.ops.allowance import counted_allowed, tokens_allowed
 from vtc_cli.stages.ops.information import (
     best_match,
     information_flops,
@@ -50,7 +51,13 @@ class Carve(PrefillStage):
     layers: tuple[int, ...] = parameter(
         (2,), "layers at whose input tokens are carved", source=CODE, layer_of="llm"
     )
-    tokens: int = parameter(64, "n, tokens left without a budget", source=CODE, minimum=1)
+    tokens: int = parameter(
+        64,
+        "n, tokens left without a budget",
+        source=CODE,
+        minimum=1,
+        steers=Steering(1, None),
+    )
     attention_weight: float = parameter(
         0.5, "w, share of attention in the score", source=CODE, minimum=0.0, maximum=1.0
     )
@@ -73,6 +80,12 @@ class Carve(PrefillStage):
         stay = min(wanted * 3 // 2, len(tokens))
         order = top_indices(score, stay)
         return self._merged(order, stay - wanted, tokens, score, information_flops(*matrix.shape))
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves; open where protected tokens may be merged into each other."""
+        left = counted_allowed(counts, self.tokens)
+        targets = left.tokens * 3 // 2 // 2
+        return None if left.tokens < counts.tokens and counts.protected > targets else left
 
     def _matrix(self, tokens: TokenTable, signals: Signals) -> Tensor:
         """(N, d) rows behind the information score."""
@@ -130,3 +143,7 @@ class CarvedCache(DecodeStage):
         """Keep text and what is alive at the last layer; keys and values are never merged."""
         keep = (~entries.visual | entries.alive).nonzero()[:, 0]
         return Decision.prune(keep, len(entries))
+
+    def count(self, counts: CacheCounts) -> CacheCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counts.only_alive()

@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import entering_allowed
+from vtc_cli.stages.ops.allowance import counted_entering, entering_allowed
 from vtc_cli.stages.ops.information import best_match
 from vtc_cli.stages.ops.select import require_finite
 from vtc_cli.stages.ops.views import attention_source, even_top, patch_attention, views
@@ -51,7 +52,11 @@ class DominantContextual(EncoderStage):
         -2, "tower layer of attention and keys", source="official code", layer_of="vision"
     )
     tokens: int = parameter(
-        64, "n, dominant and contextual tokens without a budget", source="paper", minimum=1
+        64,
+        "n, dominant and contextual tokens without a budget",
+        source="paper",
+        minimum=1,
+        steers=Steering(1, None),
     )
     contextual_ratio: float = parameter(
         0.15625,
@@ -77,6 +82,10 @@ class DominantContextual(EncoderStage):
         rest = free.nonzero()[:, 0]
         targets = rest[self._targets(rest.shape[0], merged).to(rest.device)]
         return self._merged(dominant, rest, targets, tokens, signals, scores)
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counted_entering(counts, self.tokens)
 
     def _targets(self, rest: int, count: int) -> Tensor:
         """(count,) places of the targets among the `rest` tokens that are not dominant."""

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import torch
 
+from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import entering_allowed
+from vtc_cli.stages.ops.allowance import counted_entering, entering_allowed
 from vtc_cli.stages.ops.select import require_finite
 from vtc_cli.stages.ops.views import attention_source, even_top, patch_attention, views
 
@@ -45,7 +46,11 @@ class SummedAttention(EncoderStage):
         22, "last tower layer that is added up", source=CODE, layer_of="vision"
     )
     tokens: int = parameter(
-        64, "tokens left without a budget", source="paper; 256, 128 and 64 in its table", minimum=1
+        64,
+        "tokens left without a budget",
+        source="paper; 256, 128 and 64 in its table",
+        minimum=1,
+        steers=Steering(1, None),
     )
 
     def __post_init__(self) -> None:
@@ -77,3 +82,7 @@ class SummedAttention(EncoderStage):
         flops = len(layers) * len(tokens)
         note = attention_source(signals)
         return Decision.prune(keep, len(tokens), scores=scores, note=note, flops=flops)
+
+    def count(self, counts: VisualCounts) -> VisualCounts | None:
+        """What `decide` leaves, told by numbers alone."""
+        return counted_entering(counts, self.tokens)

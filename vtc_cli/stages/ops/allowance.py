@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import ceil
 
+from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.counts import VisualCounts
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.tokens import TokenTable
 
@@ -17,11 +19,14 @@ def tokens_allowed(tokens: TokenTable, signals: Signals, own: int) -> int:
         own: the stage's own count, used without a budget.
     """
     protected = int(tokens.protected.sum())
-    if signals.budget is None:
-        return max(own, protected)
     entering = signals.entering_tokens or len(tokens)
-    counts = signals.budget.schedule(entering, protected)
-    return counts[signals.budget.prune_layers.index(signals.layer)]
+    return _allowed(signals.budget, signals.layer, entering, protected, own)
+
+
+def counted_allowed(counts: VisualCounts, own: int) -> VisualCounts:
+    """What a stage leaves that keeps as many as `tokens_allowed` says, told by numbers alone."""
+    entering = counts.entering or counts.tokens
+    return counts.left(_allowed(counts.budget, counts.layer, entering, counts.protected, own))
 
 
 def entering_allowed(tokens: TokenTable, signals: Signals, own: int) -> int:
@@ -36,11 +41,27 @@ def entering_allowed(tokens: TokenTable, signals: Signals, own: int) -> int:
         signals: with a budget or without.
         own: the stage's own count, used without a budget.
     """
-    budget, total = signals.budget, len(tokens)
+    return _entering(signals.budget, len(tokens), int(tokens.protected.sum()), own)
+
+
+def counted_entering(counts: VisualCounts, own: int) -> VisualCounts:
+    """What a stage leaves that keeps as many as `entering_allowed` says, by numbers alone."""
+    return counts.left(_entering(counts.budget, counts.tokens, counts.protected, own))
+
+
+def _allowed(
+    budget: LayerBudget | None, layer: int, entering: int, protected: int, own: int
+) -> int:
+    if budget is None:
+        return max(own, protected)
+    return budget.schedule(entering, protected)[budget.prune_layers.index(layer)]
+
+
+def _entering(budget: LayerBudget | None, total: int, protected: int, own: int) -> int:
     count = own
     if budget is not None and budget.prune_layers:
         most = budget.largest_entering(total)
         count = max(min(own, most), min(ceil(budget.layer_average), most))
     elif budget is not None:
         count = round(budget.layer_average)
-    return min(max(count, int(tokens.protected.sum()), 1), total)
+    return min(max(count, protected, 1), total)

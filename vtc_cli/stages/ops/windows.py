@@ -27,6 +27,12 @@ def window_members(layout: Layout, window: int, device: torch.device) -> Tensor:
     return torch.cat(members)
 
 
+def window_count(layout: Layout, window: int) -> int:
+    """W, the full windows of `window_members`."""
+    sides = ((grid.frames, grid.rows, grid.patch_columns) for grid in layout.grids)
+    return sum(frames * (rows // window) * (columns // window) for frames, rows, columns in sides)
+
+
 def mean_pair_cosine(features: Tensor, members: Tensor) -> Tensor:
     """Mean cosine similarity over the ordered pairs of different tokens of each window.
 
