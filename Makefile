@@ -8,7 +8,7 @@ WORKERS ?= 2
 OLDEST ?= 5.18.0
 bin := $(VENV)/bin
 
-.PHONY: demo test lint types suite oldest matrix bench eval pictures clean
+.PHONY: demo test lint types suite slow oldest matrix bench eval pictures clean
 
 demo: $(VENV)/.installed
 	$(bin)/vtc run --recipe $(RECIPE) $(PICTURE) "$(QUESTION)" --baseline --overlay overlay.png
@@ -24,6 +24,10 @@ types: $(VENV)/.dev
 
 suite: $(VENV)/.dev
 	$(bin)/python -m pytest -q -n $(WORKERS)
+
+# What takes minutes and is left out of `make test`.
+slow: $(VENV)/.dev
+	$(bin)/python -m pytest -q -m "slow and not gpu and not net" -n $(WORKERS)
 
 # The engine on the oldest transformers that pyproject.toml allows.
 oldest: $(VENV)/.dev
