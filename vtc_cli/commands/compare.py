@@ -144,7 +144,7 @@ def _measured(
     options: CompareOptions, engines: EngineGroup, created: str, output: Output, folder: Path
 ) -> Rows:
     """Make every pass that is not in the file yet."""
-    from vtc_cli.commands.compare_rows import opened_rows
+    from vtc_cli.commands.compare_rows import row_file, rows_in
     from vtc_cli.commands.compare_run import take_part
     from vtc_cli.commands.compare_work import CompareWork
     from vtc_cli.jobs.engines import started
@@ -153,17 +153,21 @@ def _measured(
     everything = _items(options, folder)
     options = replace(options, model=_model(options, everything))
     work, items = CompareWork(options, tuple(everything)), everything[: options.limit]
-    with started(work, engines.engine_options(), output, output.warn) as running:
+    engine = engines.engine_options()
+    with (
+        row_file(options.output_file) as file,
+        started(work, engine, output, output.warn) as running,
+    ):
         for name, reason in running.told.left_out.items():
             output.warn(f"the baseline {name} is left out: {reason}")
-        with opened_rows(options, running.told.wishes, created) as rows:
-            try:
-                _do_items(rows, items, running, output)
-            except KeyboardInterrupt:
-                if options.output_file is not None and not output.quiet:
-                    print("the same command goes on from here", file=sys.stderr)
-                raise
-            return rows.only(item.id for item in items)
+        rows = rows_in(file, options, running.told.wishes, created)
+        try:
+            _do_items(rows, items, running, output)
+        except KeyboardInterrupt:
+            if file is not None and not output.quiet:
+                print("the same command goes on from here", file=sys.stderr)
+            raise
+        return rows.only(item.id for item in items)
 
 
 def _do_items(

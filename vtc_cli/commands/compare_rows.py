@@ -10,7 +10,7 @@ from pathlib import Path
 from vtc_cli.commands.compare_options import CompareOptions
 from vtc_cli.commands.matching import check_rules
 from vtc_cli.core.errors import UsageError
-from vtc_cli.report.compare.rows import HeadLine, Row, Rows, Wishes, rows_of
+from vtc_cli.report.compare.rows import HeadLine, Rows, Wishes, rows_of
 from vtc_cli.store.lines import LineFile, read_lines
 
 
@@ -32,30 +32,32 @@ def rows_from(options: CompareOptions) -> Rows:
 
 
 @contextmanager
-def opened_rows(options: CompareOptions, wishes: Wishes, created: str) -> Iterator[Rows]:
-    """The rows done so far, and a place for new ones: the file of `-o`, or memory.
+def row_file(path: Path | None) -> Iterator[RowFile | None]:
+    """The file of `-o`, held against other writers; None without one."""
+    if path is None:
+        yield None
+        return
+    with RowFile(path) as file:
+        yield file
+
+
+def rows_in(file: RowFile | None, options: CompareOptions, wishes: Wishes, created: str) -> Rows:
+    """The rows done so far, with `file` as the place for new ones.
 
     Raises:
         UsageError: the file is that of another comparison.
     """
     match = options.match or "normalised"
     head = HeadLine(created=created, argv=sys.argv[1:], match=match, wishes=wishes)
-    path = options.output_file
-    if path is None:
-        yield Rows(head)
-        return
-    with RowFile(path) as file:
-        if file.end == 0:
-            file.append(head.model_dump_json())
-        rows = rows_of(read_lines(path), str(path))
-        _check_same(rows.head.wishes, wishes, path)
-        rows.head = rows.head.model_copy(update={"match": match})
-
-        def write(row: Row) -> None:
-            file.append(row.model_dump_json())
-
-        rows.write = write
-        yield rows
+    if file is None:
+        return Rows(head)
+    if file.end == 0:
+        file.append(head.model_dump_json())
+    rows = rows_of(read_lines(file.path), str(file.path))
+    _check_same(rows.head.wishes, wishes, file.path)
+    rows.head = rows.head.model_copy(update={"match": match})
+    rows.write = lambda row: file.append(row.model_dump_json())
+    return rows
 
 
 def _check_same(known: Wishes, wishes: Wishes, path: Path) -> None:
