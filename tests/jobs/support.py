@@ -16,6 +16,7 @@ from vtc_cli.jobs.job import Settings
 from vtc_cli.media.frame_options import FrameOptions
 
 ROOT = Path(__file__).parents[2]
+EVAL = ROOT / "samples" / "eval" / "items.jsonl"
 EVALUATION = ROOT / "samples" / "eval"
 ITEMS = [json.loads(line) for line in (EVALUATION / "items.jsonl").read_text().splitlines()]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -122,3 +123,19 @@ def zygote(folder: Path) -> Iterator[Zygote]:
         yield process
     finally:
         process.close()
+
+
+NEAR = {"kl_first_token", "answer_nll_delta"}  # another process may round the last digits anew
+UNLIKE = {"time_ms", "memory", "warnings"}
+
+
+def passes_of(path: Path) -> dict[tuple[str, str, str], Values]:
+    """Passes by what was asked, each of which must be there once, without times."""
+    lines = [line for line in lines_of(path) if line["kind"] == "pass"]
+    found = {(line["item"], line["recipe"], line["budget"]): line for line in lines}
+    assert len(found) == len(lines) and not any(x["kind"] == "failure" for x in lines_of(path))
+    for line in found.values():
+        line.update(dict.fromkeys(UNLIKE))
+        close = line["fidelity"] or {}
+        line["near"] = [close.pop(name) for name in sorted(NEAR & close.keys())]
+    return found

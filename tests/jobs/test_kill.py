@@ -18,10 +18,12 @@ import pytest
 
 from tests.jobs.support import (
     ENVIRONMENT,
+    EVAL,
     Zygote,
     comparable,
     items,
     lines_of,
+    passes_of,
     write_jobs,
     zygote,
 )
@@ -92,6 +94,30 @@ def test_killed_batches_go_on_and_end_as_if_nothing_had_been(process: Zygote, he
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_killed_at_many_more_points(process: Zygote, here: Path, seed: int) -> None:
     kill_on_the_way(process, here, kills=8, seed=seed)
+
+
+@pytest.mark.slow
+def test_killed_comparisons_go_on_and_end_as_if_nothing_had_been(
+    process: Zygote, here: Path
+) -> None:
+    command = ["compare", "--data", str(EVAL), "--limit", "5", "-r", "fastv", "-b", "64", "--json"]
+    path, chance, seen = here / "rows.jsonl", random.Random(0), 0
+    for _ in range(6):
+        pid = process.start(*command, "-o", path.name)
+        wait_for_lines(path, seen + 1)
+        time.sleep(chance.random() * 0.4)
+        with suppress(ProcessLookupError):  # it got to its end meanwhile
+            os.kill(pid, signal.SIGKILL)
+        assert process.status() in (-signal.SIGKILL, 0)
+        whole = path.read_bytes().split(b"\n")[:-1]
+        assert len(whole) >= seen and all(json.loads(line) for line in whole)
+        seen = min(len(whole), 1 + 5 * 7 - 1)
+    for name in (path.name, "calm.jsonl"):
+        process.start(*command, "-o", name)
+        assert process.status() == 0, process.told("err")
+    assert len(lines_of(path)) == len(lines_of(here / "calm.jsonl")) == 1 + 5 * (1 + 1 + 1 + 4)
+    killed, calm = passes_of(path), passes_of(here / "calm.jsonl")
+    assert killed == calm
 
 
 def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(process: Zygote, here: Path) -> None:

@@ -16,10 +16,12 @@ import pytest
 
 from tests.jobs.support import (
     ENVIRONMENT,
+    EVAL,
     Values,
     comparable,
     items,
     lines_of,
+    passes_of,
     vtc,
     write_jobs,
 )
@@ -29,7 +31,6 @@ from vtc_cli.jobs.ray_worker import packed, unpacked
 
 SHORT = ["--device", "cpu", "-r", "uniform", "-b", "64", "--max-new-tokens", "6"]
 BAD: list[Any] = ["{", {"id": "missing", "media": "no.png", "question": "what?"}]
-EVAL = Path(__file__).parents[2] / "samples" / "eval" / "items.jsonl"
 needs_ray = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
     reason="Ray is not installed",
@@ -314,20 +315,6 @@ def test_errors_travel(error: errors.VtcError) -> None:
 
 
 COMPARED = ["--recipe", "fastv,h2o", "--budget", "64", "--limit", "8", "--json"]
-NEAR = {"kl_first_token", "answer_nll_delta"}  # another process may round the last digits anew
-UNLIKE = {"time_ms", "memory", "warnings"}
-
-
-def passes_of(path: Path) -> dict[tuple[str, str, str], Values]:
-    """Passes by what was asked, each of which must be there once, without times."""
-    lines = [line for line in lines_of(path) if line["kind"] == "pass"]
-    found = {(line["item"], line["recipe"], line["budget"]): line for line in lines}
-    assert len(found) == len(lines) and not any(x["kind"] == "failure" for x in lines_of(path))
-    for line in found.values():
-        line.update(dict.fromkeys(UNLIKE))
-        close = line["fidelity"] or {}
-        line["near"] = [close.pop(name) for name in sorted(NEAR & close.keys())]
-    return found
 
 
 @needs_ray
