@@ -30,7 +30,8 @@ PLACE = re.compile(r"(<!-- eval: begin -->\n).*?(<!-- eval: end -->)", re.DOTALL
 HEAD = (
     "`make eval` wrote this page: every shipped method that meets a budget, at each budget beside "
     "the full model and the baselines, whatever the outcome; methods for clips are left out, for "
-    "the items are pictures. Accuracies depend on the seed and the "
+    "the items are pictures. Policies that only cut the cache count its entries and stand beside "
+    "baselines whose cache is as large (`as h2o 64`). Accuracies depend on the seed and the "
     "versions only; times are those of one machine under its load of that hour."
 )
 
