@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_whole_lines_and_room_lets_it_go_on(tmp_path: Path) -
 
 
 def test_killed_at_many_random_points_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
-    path, count, chance = tmp_path / "r.jsonl", 3000, random.Random(0)
+    path, count, chance = tmp_path / "r.jsonl", 10_000, random.Random(0)
     kills, seen = 0, 0
     while True:
         child = subprocess.Popen(
