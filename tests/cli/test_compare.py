@@ -286,6 +286,16 @@ def test_budgets_that_a_recipe_cannot_meet_leave_the_others_alone(
     assert path.read_bytes() == before  # it is not tried again
 
 
+def test_a_budget_above_the_picture_is_refused_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--data", str(EVAL), "--limit", "1", "-r", "uniform", "-b", "64,1000"]
+    found = told([*arguments, "--no-baselines"], capsys)
+    assert [arm["budget"] for arm in found["arms"]] == ["", "64"]
+    assert [one["budget"] for one in found["refused"]] == ["1000"]
+    assert "1..576" in found["refused"][0]["reason"]
+
+
 def test_a_cut_cache_stands_beside_baselines_with_a_cache_of_its_size(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

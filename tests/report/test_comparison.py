@@ -218,6 +218,24 @@ def test_recipes_that_keep_the_same_tokens_are_told() -> None:
     assert told == ["a 4 and b 4 kept the same tokens on every item: the same method here"]
 
 
+def test_items_stand_in_their_order_whichever_worker_ended_first() -> None:
+    rows = Rows(head(["a"], ["4"], baselines=()))
+    for number, kind in ((2, "c"), (0, "a"), (1, "b")):
+        rows.take(an_item(f"i{number}", number, category=kind))
+        rows.take(a_pass(f"i{number}", "full", "", "yes"))
+        error = ErrorBlock(type="MediaError", message=f"reason {number}")
+        rows.take(FailureLine(item=f"i{number}", recipe="a", budget="4", error=error))
+    ordered = rows.only(["i0", "i1", "i2"])
+    found = summary(ordered)
+    assert list(ordered.items) == ["i0", "i1", "i2"]
+    assert list(arm(found, "full").by_category) == ["a", "b", "c"]
+    assert [failure.item for failure in found.failures] == ["i0", "i1", "i2"]
+    read = rows_of(
+        [rows.head.model_dump(), *(line.model_dump() for line in rows.items.values())], ""
+    )
+    assert list(read.items) == ["i0", "i1", "i2"]
+
+
 def test_a_budget_that_cannot_be_met_is_told_and_is_no_failure() -> None:
     rows = judged({("full", ""): [True] * 3, ("good", "4"): [True] * 3}, ["good", "bad"], ["4"])
     for number, kind in enumerate(("BudgetError", "BudgetError", "MediaError")):
