@@ -226,6 +226,18 @@ def test_a_video_is_compared_on_its_frames(
     assert "its frames differ" in capsys.readouterr().err
 
 
+def test_a_smaller_picture_saves_beside_the_whole_one(capsys: pytest.CaptureFixture[str]) -> None:
+    picture = str(EVAL.parent / "color-01.webp")
+    arguments = [picture, "what colour is it?", "-r", "downsample", "-b", "16", "--no-baselines"]
+    arguments += ["--model", "narrow:qwen2_5_vl", "--max-new-tokens", "1"]
+    found = told(arguments, capsys)
+    mine, full = arm(found, "downsample"), arm(found, "full")
+    assert mine["tokens"]["layer_average"] <= 16 < full["tokens"]["original"]
+    assert mine["tokens"]["original"] == full["tokens"]["original"]
+    assert mine["kv"]["full_bytes"] == full["kv"]["bytes"]
+    assert mine["flops"]["prefill_ratio"] == mine["flops"]["prefill"] / full["flops"]["prefill"]
+
+
 def test_random_weights_give_no_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--data", str(EVAL), "--limit", "1", "-r", "random", "-b", "64"]
     arguments += ["--model", "narrow:llava", "--max-new-tokens", "2", "--no-baselines"]

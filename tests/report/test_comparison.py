@@ -206,7 +206,7 @@ def test_recipes_that_achieve_the_same_share_their_baselines() -> None:
 
 
 def test_recipes_that_keep_the_same_tokens_are_told() -> None:
-    rows = Rows(head(["a", "b", "c"], ["4"], baselines=()))
+    rows = Rows(head(["a", "b", "c", "d", "e"], ["4"], baselines=["random"]))
     fates = {"a": [3, 3, 0, 0, 3, 3, 0, 0], "c": [0, 0, 3, 3, 3, 3, 0, 0]}
     for number in range(2):
         rows.take(an_item(f"i{number}", number))
@@ -214,6 +214,10 @@ def test_recipes_that_keep_the_same_tokens_are_told() -> None:
         for name in "abc":
             mask = mask_of(fates.get(name, fates["a"]))
             rows.take(a_pass(f"i{number}", name, "4", "yes", mask=mask))
+        for name in ("d", "e"):  # these are alike where they are known, once
+            mask = mask_of([3] * 8) if number else None
+            rows.take(a_pass(f"i{number}", name, "4", "yes", mask=mask))
+        rows.take(a_pass(f"i{number}", "random", "4", "yes", mask=mask_of(fates["a"])))
     told = [text for text in summary(rows).warnings if "same tokens" in text]
     assert told == ["a 4 and b 4 kept the same tokens on every item: the same method here"]
 
