@@ -318,6 +318,21 @@ def test_a_cut_cache_stands_beside_baselines_with_a_cache_of_its_size(
     assert {a["kv"]["bytes"] for a in rivals} == {mine["kv"]["bytes"]}
 
 
+def test_what_is_done_is_not_looked_at_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        shutil.copy(EVAL.parent / "color-01.webp", tmp_path / f"{name}.webp")
+    path = tmp_path / "items.jsonl"
+    items = [{"media": f"{name}.webp", "question": "what?", "id": name} for name in ("a", "b")]
+    path.write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
+    arguments = ["--data", str(path), "-r", "random", "-b", "64", "--no-baselines"]
+    arguments += ["-o", str(tmp_path / "rows.jsonl"), "--max-new-tokens", "1"]
+    found = told(arguments, capsys)
+    (tmp_path / "b.webp").write_bytes(b"RIFF....WEBP")
+    assert timeless(told(arguments, capsys)) == timeless(found)
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [

@@ -47,3 +47,14 @@ def test_every_method_stands_beside_the_baselines(
     cut = {"h2o", "snapkv", "streamingllm"}
     names = [f"{name} (cache)" if name in cut else name for name in evaluation.methods()]
     assert sorted(told) == sorted(["full model", *baselines, *set(names) - {"pyramiddrop"}])
+
+    titles, _, *lines = table.group().replace("\\*", "").splitlines()
+    names = [cell.strip() for cell in titles.split("|")]
+    wide = {line.split("|")[2].strip(): line.split("|") for line in lines if "| 64 |" in line}
+    for line in short.replace("\\*", "").splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 1 and cells[1] in ("divprune", "mustdrop", "fastv"):
+            wanted = ("accuracy", "to random", "to down-sampling")
+            assert cells[2:5] == [wide[cells[1]][names.index(name)].strip() for name in wanted]
+            told.remove(cells[1])
+    assert not {"divprune", "mustdrop", "fastv"} & set(told)
