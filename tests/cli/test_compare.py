@@ -227,12 +227,12 @@ def test_a_video_is_compared_on_its_frames(
 
 
 def test_a_smaller_picture_saves_beside_the_whole_one(capsys: pytest.CaptureFixture[str]) -> None:
-    picture = str(EVAL.parent / "color-01.webp")
-    arguments = [picture, "what colour is it?", "-r", "downsample", "-b", "16", "--no-baselines"]
+    picture = str(EVAL.parents[1] / "plain.png")  # 121 tokens there, and it shows no fewer than 64
+    arguments = [picture, "what colour is it?", "-r", "downsample", "-b", "64", "--no-baselines"]
     arguments += ["--model", "narrow:qwen2_5_vl", "--max-new-tokens", "1"]
     found = told(arguments, capsys)
     mine, full = arm(found, "downsample"), arm(found, "full")
-    assert mine["tokens"]["layer_average"] <= 16 < full["tokens"]["original"]
+    assert mine["tokens"]["layer_average"] <= 64 < full["tokens"]["original"]
     assert mine["tokens"]["original"] == full["tokens"]["original"]
     assert mine["kv"]["full_bytes"] == full["kv"]["bytes"]
     assert mine["flops"]["prefill_ratio"] == mine["flops"]["prefill"] / full["flops"]["prefill"]
@@ -328,9 +328,10 @@ def test_what_is_done_is_not_looked_at_again(
     path.write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
     arguments = ["--data", str(path), "-r", "random", "-b", "64", "--no-baselines"]
     arguments += ["-o", str(tmp_path / "rows.jsonl"), "--max-new-tokens", "1"]
-    found = told(arguments, capsys)
+    found, before = told(arguments, capsys), (tmp_path / "rows.jsonl").read_bytes()
     (tmp_path / "b.webp").write_bytes(b"RIFF....WEBP")
     assert timeless(told(arguments, capsys)) == timeless(found)
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(
