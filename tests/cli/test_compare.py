@@ -53,7 +53,9 @@ def done(command: list[str]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("number", "recipe"), [(0, "fastv"), (3, "mustdrop"), (3, "random")], ids=str
+    ("number", "recipe"),
+    [(0, "fastv"), (3, "mustdrop"), (3, "random"), (1, "downsample")],
+    ids=str,
 )
 def test_figures_are_those_of_run(
     done: Path, number: int, recipe: str, capsys: pytest.CaptureFixture[str]
