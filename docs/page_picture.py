@@ -1,4 +1,4 @@
-"""A picture of a page of `vtc run --html`, taken by Debian's chromium through selenium.
+"""A picture of a page of `vtc run --html` or `vtc compare --html`, by Debian's chromium and selenium.
 
 Run: python docs/page_picture.py page.html docs/page.png
 """
@@ -26,7 +26,7 @@ FLAGS = (
 
 
 def main() -> None:
-    """Open the page, point at its middle patch and save what is seen."""
+    """Open the page, point at the middle patch of a run and save what is seen."""
     page, picture = map(Path, sys.argv[1:3])
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -37,7 +37,8 @@ def main() -> None:
         try:
             driver.set_window_rect(width=SIZE[0], height=SIZE[1])
             driver.get(page.resolve().as_uri())
-            driver.find_element(By.CSS_SELECTOR, "[role=grid]").click()
+            for grid in driver.find_elements(By.CSS_SELECTOR, "[role=grid]"):  # of a run
+                grid.click()
             driver.save_screenshot(str(picture))
         finally:
             driver.quit()

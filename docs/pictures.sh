@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the pictures of the README again, with the shipped model and samples. Takes about ten minutes on two cores.
+# Makes the pictures of the README again, with the shipped model and samples. Takes about half an hour on two cores.
 # Run: make pictures
 set -eu
 VTC="${VTC:-vtc}"
@@ -18,5 +18,9 @@ if command -v chromedriver > /dev/null; then  # Debian: chromium, chromium-drive
   page=$(mktemp --suffix=.html)
   $VTC run --recipe mustdrop "$PICTURE" "$QUESTION" --budget 64 --baseline --html "$page" -q > /dev/null
   $PYTHON docs/page_picture.py "$page" docs/page.png
+  mkdir -p build
+  $VTC compare --recipe dart,divprune,fastervlm,fastv,mustdrop,tokencarve,visionzip,snapkv --budget 64 \
+    --data samples/eval/items.jsonl -o build/compare.jsonl --html "$page" -q > /dev/null
+  $PYTHON docs/page_picture.py "$page" docs/compare.png
   rm "$page"
 fi
