@@ -1,4 +1,4 @@
-"""A picture of a page of `vtc run --html` or `vtc compare --html`, by Debian's chromium and selenium.
+"""A picture of a page of `vtc run --html` or `vtc compare --html`, taken by Debian's chromium.
 
 Run: python docs/page_picture.py page.html docs/page.png
 """

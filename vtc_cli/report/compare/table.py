@@ -24,8 +24,8 @@ from vtc_cli.report.table import NO_ACCURACY
 ACCENT = "cyan"
 WIDEST = 130
 GAP = 2
-PAIRED = "differences in points; * p < 0.05 of McNemar's exact test, corrected (Holm) over {} tests"
-RANKED = "KL in nats; * p < 0.05 of the signed-rank test, corrected (Holm) over {} tests"
+PAIRED = "differences in points; * p < 0.05 of McNemar's exact test, corrected (Holm) over {}"
+RANKED = "KL in nats; * p < 0.05 of the signed-rank test, corrected (Holm) over {}"
 TIMES = "shares of the full model's; times are medians over items of single passes, ± half IQR"
 
 
@@ -61,7 +61,8 @@ def answer_note(found: Comparison) -> list[str]:
     axis = "cost and accuracy" if found.judged else "cost and KL"
     notes = [f"{FRONT} on the Pareto front of {axis}"]
     if found.tests:
-        notes.append((PAIRED if found.judged else RANKED).format(found.tests))
+        count = f"{found.tests} test{'' if found.tests == 1 else 's'}"
+        notes.append((PAIRED if found.judged else RANKED).format(count))
     if found.hard_by:
         name = NAMES.get(found.hard_by, found.hard_by)
         counts = sorted({arm.hard.count for arm in found.arms if arm.hard}) or [0]
