@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vtc_cli.app import run_command_line
 
@@ -44,6 +45,22 @@ def test_a_further_question_is_answered_behind_the_first(
     assert run_command_line(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [result["answer"], *(turn["answer"] for turn in turns)]
+
+
+def test_videos_of_other_lengths_stand_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = []
+    for count in (2, 3):
+        frames = [Image.new("RGB", (40, 40), (80 * number, 0, 0)) for number in range(count)]
+        clips.append(str(tmp_path / f"{count}.gif"))
+        frames[0].save(clips[-1], save_all=True, append_images=frames[1:], duration=200)
+    arguments = ["run", clips[0], "what?", "--with", clips[1], "--frames", "all", "--json"]
+    assert run_command_line([*arguments, "--max-new-tokens", "1", "-r", "uniform", "-b", "50"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"]["id"] == "tiny-video"
+    assert [span["original"] for span in found["tokens"]["by_span"]] == [2 * 144, 3 * 144]
+    assert [span["layer_average"] for span in found["tokens"]["by_span"]] == [20, 30]
 
 
 @pytest.mark.parametrize(

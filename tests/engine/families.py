@@ -102,6 +102,7 @@ CASES = {
     "llava_next": Case("llava_next"),
     "llava_next two": Case("llava_next", (("image", 90, 70), ("image", 30, 80))),
     "llava_next_video": Case("llava_next_video", (("video", 70, 90),)),
+    "llava_next_video two": Case("llava_next_video", (("video", 70, 90), ("video", 90, 70))),
     "llava_onevision image": Case("llava_onevision", (("image", 140, 120),)),
     "llava_onevision video": Case("llava_onevision", (("video", 70, 90),)),
     "llava_onevision both": Case("llava_onevision", (("video", 70, 90), ("image", 50, 90))),

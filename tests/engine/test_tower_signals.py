@@ -118,11 +118,11 @@ def joined(adapter: Adapter, prompt: Prompt, patches: Tensor) -> Tensor:
         wide = patches[..., None] if numbers else patches
         values = library_arrangement(adapter, prompt, wide, learned)
         return values[:, 0] if numbers else values
-    side, seen = round(adapter.shape.merged_patches**0.5), prompt.tower[0]
+    side = round(adapter.shape.merged_patches**0.5)
     rows, columns = prompt.layout.grids[0].rows, prompt.layout.grids[0].columns
     wide = columns * side
     tokens = []
-    for frame in range(seen.count):
+    for frame in range(sum(seen.count for seen in prompt.tower)):
         for row in range(rows):
             for column in range(columns):
                 of_token = [

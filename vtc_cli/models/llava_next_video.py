@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -26,11 +27,12 @@ from vtc_cli.models.support.parts import Parts, frame_settings, load_parts
 from vtc_cli.models.support.prompt import Kind, Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
+PIXELS = "pixel_values_videos"
 NARROW_TOKENS = ("<image>", "<video>")
 
 
 class LlavaNextVideoAdapter(Adapter):
-    """`LlavaNextVideoForConditionalGeneration` (LLaVA-NeXT blog, April 2024), one video a prompt.
+    """`LlavaNextVideoForConditionalGeneration` (LLaVA-NeXT blog, April 2024), videos alone.
 
     Every frame of the media is used; choosing frames is the reader's work.
     """
@@ -125,11 +127,15 @@ class LlavaNextVideoAdapter(Adapter):
             kind="video",
             grids=(Grid(frames, side, side),),
             tower=(TowerInput(frames, side, side),),
-            inputs={"pixel_values_videos": self._pixels(media)},
+            inputs={PIXELS: self._pixels(media)},
             boxes=self._boxes(media, side),
             text=marker * frames * side**2,
             marker=marker,
         )
+
+    def joined_inputs(self, seen: Sequence[Seen]) -> Mapping[str, Tensor]:
+        """The frames of all videos in one row: each is seen alone, and lengths may differ."""
+        return {PIXELS: torch.cat([one.inputs[PIXELS] for one in seen], dim=1)}
 
     def _pixels(self, media: Media) -> Tensor:
         """(1, F, 3, H, W) of all frames.
