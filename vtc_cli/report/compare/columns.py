@@ -44,16 +44,16 @@ def cost_columns() -> list[Column]:
     """What an arm spends: three counts of tokens, operations, cache, times, memory."""
     return [
         *_names(),
-        Column("entering", lambda arm: f"{arm.tokens.entering:.0f}", 5),
+        Column("entering", lambda arm: f"{arm.tokens.entering:.0f}", 6),
         Column("average", lambda arm: f"{arm.tokens.layer_average:.1f}"),
-        Column("final", lambda arm: f"{arm.tokens.final:.0f}", 6),
+        Column("final", lambda arm: f"{arm.tokens.final:.0f}", 7),
         Column("prefill", lambda arm: _percent(arm.flops.prefill_ratio)),
-        Column("+ own cost", lambda arm: _percent(arm.flops.cost_ratio), 7),
-        Column("KV cache", lambda arm: _percent(arm.kv.ratio)),
-        Column("first token", lambda arm: _time(arm.time_ms.ttft)),
-        Column("sooner", _sooner, 4),
-        Column("decode step", lambda arm: _time(arm.time_ms.decode_per_token), 3),
-        Column("memory", lambda arm: "" if arm.peak_bytes is None else size(arm.peak_bytes), 2),
+        Column("+ own cost", lambda arm: _percent(arm.flops.cost_ratio), 8),
+        Column("KV cache", lambda arm: _percent(arm.kv.ratio), 1),
+        Column("first token", lambda arm: _time(arm.time_ms.ttft), 2),
+        Column("sooner", _sooner, 5),
+        Column("decode step", lambda arm: _time(arm.time_ms.decode_per_token), 4),
+        Column("memory", lambda arm: "" if arm.peak_bytes is None else size(arm.peak_bytes), 3),
     ]
 
 
