@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from tests.engine.families import family_prompt, family_session, small_family
+from tests.engine.qwen_support import SMALL as FAMILIES
+from tests.engine.qwen_support import noise_video, session_for, small_qwen
 from tests.engine.support import (
     STEPS,
     EveryStepCache,
@@ -172,6 +174,26 @@ def test_other_families(name: str) -> None:
         for seed, plan in enumerate(plans)
     ]
     check_together(family_session(adapter), requests)
+
+
+@pytest.mark.parametrize(
+    ("attention", "positions"), [("sdpa", "original"), ("eager", "renumbered")]
+)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_places_in_space_and_time(name: str, attention: str, positions: str) -> None:
+    adapter = small_qwen(name, attention)
+    plans = [
+        plan_of(),
+        plan_of(ProjectedPrune(), ShrinkingPrune(), positions=positions),
+        plan_of(ShrinkingPrune(), RaggedCache()),
+    ]
+    shown = [noise_media(0), noise_video(), noise_media(2, 140, 60)]
+    questions = ("what?", "what is on the left of it?", "where?")
+    requests = [
+        Request(adapter.prepare(media, question), plan, Generation(max_new_tokens=4 + number))
+        for number, (media, question, plan) in enumerate(zip(shown, questions, plans, strict=True))
+    ]
+    check_together(session_for(adapter), requests)
 
 
 def test_chance_is_that_of_the_job_alone(tiny: Session, prompts: list[Prompt]) -> None:

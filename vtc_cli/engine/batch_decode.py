@@ -28,16 +28,13 @@ from vtc_cli.models.support.base import Adapter
 MASKED_ATTENTION = ("sdpa", "eager")  # implementations that take a mask a row
 
 
-def alone_because(plan: Plan, attention: str, axes: int = 1) -> str | None:
+def alone_because(plan: Plan, attention: str) -> str | None:
     """Why answers under `plan` are decoded one by one, None if they can be decoded together.
 
     Args:
         plan: the stages.
         attention: implementation, for instance `sdpa`.
-        axes: of position ids, 1 unless they are places in space and time too.
     """
-    if axes > 1:
-        return "position ids of several axes"
     deciding = [planned.name for planned in plan.decode if planned.stage.every_step]
     if deciding:
         return f"{deciding[0]} decides anew after every token"
@@ -137,7 +134,7 @@ class _Together:
                 own = self._next + self._step
                 counted = stored.columns[:, None].expand_as(own)
                 places = torch.where(self._counts[:, None], counted, own)
-                fitted["position_ids"] = places
+                fitted["position_ids"] = adapter.layer_position_ids(places)
                 fitted["position_embeddings"] = adapter.rotary(hidden, places, layer)
             return args, fitted
 

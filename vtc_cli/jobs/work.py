@@ -196,8 +196,7 @@ class Worker:
             recipe = self._recipe(settings.recipe)
             plan = make_plan(self._session, whole, recipe, settings.plan_options())
             prompt, changes = shrink(self._session.adapter, media, whole, plan)
-            axes = prompt.position_ids.ndim - 1
-            reason = alone_because(plan, self._session.facts.attention, axes)
+            reason = alone_because(plan, self._session.facts.attention)
             if reason is not None:
                 self._notes[f"{plan.name}: jobs are decoded one by one, for {reason}"] = None
                 return self._alone(ready)
