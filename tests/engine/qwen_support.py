@@ -16,7 +16,8 @@ from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import ModelFacts, Trace
 from vtc_cli.engine.decode import Generation
-from vtc_cli.engine.session import Request, Session
+from vtc_cli.engine.reading import Request
+from vtc_cli.engine.session import Session
 from vtc_cli.models.qwen2_5_vl import Qwen25VLAdapter
 from vtc_cli.models.qwen2_vl import Qwen2VLAdapter
 from vtc_cli.models.qwen3_vl import Qwen3VLAdapter

@@ -31,7 +31,8 @@ from vtc_cli.core.plan import Fidelity, Plan
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.batch_decode import alone_because, decode_together
 from vtc_cli.engine.decode import Decoded, Generation
-from vtc_cli.engine.session import Request, Session
+from vtc_cli.engine.reading import Request
+from vtc_cli.engine.session import Session
 from vtc_cli.media.image import read_image
 from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe

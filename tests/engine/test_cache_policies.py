@@ -34,7 +34,8 @@ from vtc_cli.core.stage import CacheEntries, DecodeStage
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.attended import column_sums
 from vtc_cli.engine.decode import Generation
-from vtc_cli.engine.session import Request, Session
+from vtc_cli.engine.reading import Request
+from vtc_cli.engine.session import Session
 from vtc_cli.engine.tap import Capture
 from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.prompt import Prompt

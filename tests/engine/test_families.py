@@ -39,8 +39,8 @@ from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.reading import Request
 from vtc_cli.engine.sequence import enter
-from vtc_cli.engine.session import Request
 from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.prompt import Prompt
 

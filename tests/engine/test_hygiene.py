@@ -25,7 +25,7 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
-from vtc_cli.engine.session import Request
+from vtc_cli.engine.reading import Request
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.prompt import Prompt
 

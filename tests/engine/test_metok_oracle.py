@@ -33,9 +33,9 @@ from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.reading import Request
 from vtc_cli.engine.relevance import SOURCE, own_relevance
 from vtc_cli.engine.sequence import Entry
-from vtc_cli.engine.session import Request
 from vtc_cli.metrics.layers import layer_observer
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.prompt import Prompt, Seen

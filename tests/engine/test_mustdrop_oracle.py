@@ -16,8 +16,8 @@ from tests.engine.support import Hidden, encoded_by, masked_logits, noise_media,
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
+from vtc_cli.engine.reading import Request
 from vtc_cli.engine.sequence import Entry
-from vtc_cli.engine.session import Request
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe

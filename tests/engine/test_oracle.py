@@ -31,7 +31,7 @@ from vtc_cli.core.errors import SignalError
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
-from vtc_cli.engine.session import Request
+from vtc_cli.engine.reading import Request
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.prompt import Prompt
 

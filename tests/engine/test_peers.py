@@ -30,7 +30,8 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
-from vtc_cli.engine.session import Request, Session
+from vtc_cli.engine.reading import Request
+from vtc_cli.engine.session import Session
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.prompt import Prompt

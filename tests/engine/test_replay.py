@@ -28,7 +28,8 @@ from vtc_cli.core.stage import PrefillStage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
-from vtc_cli.engine.session import Request, Session
+from vtc_cli.engine.reading import Request
+from vtc_cli.engine.session import Session
 from vtc_cli.media.image import read_image
 from vtc_cli.models.support.load import LoadOptions, load_model
 from vtc_cli.store.read import TokenFile

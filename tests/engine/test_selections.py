@@ -30,7 +30,7 @@ from vtc_cli.core.stage import EncoderStage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import Trace
 from vtc_cli.engine.decode import Generation
-from vtc_cli.engine.session import Request
+from vtc_cli.engine.reading import Request
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.stages.baselines import Random, Uniform

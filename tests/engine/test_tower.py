@@ -16,7 +16,8 @@ from tests.engine.support import (
 )
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.encode import encode
-from vtc_cli.engine.session import Request, Session
+from vtc_cli.engine.reading import Request
+from vtc_cli.engine.session import Session
 from vtc_cli.engine.step import Scene
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.prompt import Prompt

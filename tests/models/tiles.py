@@ -33,7 +33,7 @@ from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
-from vtc_cli.engine.session import Request
+from vtc_cli.engine.reading import Request
 from vtc_cli.models.support.base import Adapter
 
 STEPS = 4

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,49 +24,12 @@ from vtc_cli.engine.decode import Decoded, Decoder, Generation
 from vtc_cli.engine.encode import Encoded, encode
 from vtc_cli.engine.evict import Evictor
 from vtc_cli.engine.prefill import prefill, prefill_until_decided
-from vtc_cli.engine.reading import PromptRead, random_state
+from vtc_cli.engine.reading import OnToken, PromptRead, Request, random_state
 from vtc_cli.engine.sequence import Sequence, enter
 from vtc_cli.engine.step import Scene
 from vtc_cli.engine.turns import further_turns
 from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.prompt import Prompt
-
-OnToken = Callable[[list[int]], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """One question under one plan.
-
-    Attributes:
-        prompt: model inputs.
-        plan: the stages.
-        generation: how the answer is made.
-        capture: keep the visual features at the decoder's door in the trace.
-        observer: is shown every decoder layer during the prefill.
-        tokens: visual tokens that enter the decoder in place of the tower's, for instance from a
-            file; the encoder stages of `plan` are then taken as done.
-        on_token: called with all ids so far after each token.
-        turns: further questions, each answered on the cache that the turns before left.
-        memory: measure the peak; on a CPU it is the growth of the whole process, and giving freed
-            memory back before each pass costs time.
-    """
-
-    prompt: Prompt
-    plan: Plan
-    generation: Generation
-    capture: bool = False
-    observer: Observer | None = None
-    tokens: TokenTable | None = None
-    on_token: OnToken | None = None
-    turns: tuple[str, ...] = ()
-    memory: bool = True
-
-    def again(self, answer_ids: list[int]) -> Request:
-        """The same pass with a known answer and nothing to show or keep, for timing."""
-        forced = replace(self.generation, forced=tuple(answer_ids))
-        bare = replace(self, capture=False, observer=None, on_token=None, turns=())
-        return replace(bare, generation=forced)
 
 
 @dataclass(frozen=True)

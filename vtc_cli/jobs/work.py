@@ -186,7 +186,7 @@ class Worker:
         """Read the prompt of a job, or do the whole job where its plan goes alone."""
         from vtc_cli.engine.batch_decode import alone_because
         from vtc_cli.engine.inputs import note_input, shrink
-        from vtc_cli.engine.session import Request
+        from vtc_cli.engine.reading import Request
 
         job, created = ready.task, _now()
         settings = job.settings
