@@ -27,7 +27,8 @@ import torch
 from vtc_cli.commands.loading import load_session
 from vtc_cli.commands.output import Output
 from vtc_cli.engine.session import Session
-from vtc_cli.jobs.cluster import Cluster, ClusterOptions
+from vtc_cli.jobs.cluster import Cluster
+from vtc_cli.jobs.connecting import ClusterOptions
 from vtc_cli.jobs.job import Job, Settings
 from vtc_cli.jobs.local import local_results
 from vtc_cli.jobs.reading import JobsFile

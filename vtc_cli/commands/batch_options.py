@@ -91,7 +91,7 @@ class EngineGroup:
 
     def engine_options(self) -> EngineOptions:
         """The same for the engines."""
-        from vtc_cli.jobs.cluster import ClusterOptions
+        from vtc_cli.jobs.connecting import ClusterOptions
         from vtc_cli.jobs.engines import EngineOptions
 
         cluster = ClusterOptions(

@@ -7,14 +7,9 @@ failed. Results come in the order in which tasks end.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import logging
-import os
-import socket
 import sys
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, redirect_stdout, suppress
@@ -24,51 +19,19 @@ from pathlib import Path
 from typing import Any, Generic
 
 from vtc_cli.core.errors import UsageError, VtcError
+from vtc_cli.jobs.connecting import ClusterOptions, connected, workers_of
 from vtc_cli.jobs.doing import Result, Task, Work
 from vtc_cli.jobs.ray_worker import RayWorker, unpacked
 
 FLAG = "--engine ray"
 IN_HAND = 2  # chunks a worker has: one with the model, one whose media are read
 MOST_TRIES = 3
-PROBE_S = 5.0
-STORE_BYTES = 100 << 20  # lines are small
-# Where packages and models are found; nothing secret.
-HANDED_ON = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VTC_PATH")
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_worker_niceness": "0",  # its workers would give way to everything else on the machine
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # or Ray warns of its own future
-}
 
 
 class WorkerLostError(VtcError):
     """A job took several workers with it."""
 
     title = "worker lost"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
-    """Where the workers are and what each may use.
-
-    Attributes:
-        address: of a running cluster (`auto` finds it), None to start one on this machine.
-        workers: how many, None for one a GPU share, or one.
-        gpus_per_worker: share of a GPU that each one gets, 0 for a CPU worker.
-        worker_threads: threads of its arithmetic, and CPU slots that it takes.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    gpus_per_worker: float = 0.0
-    worker_threads: int = 1
-
-    def environment(self) -> dict[str, str]:
-        """Variables of a worker's process."""
-        handed = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
-        threads = str(self.worker_threads)
-        return {**handed, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def check_ray() -> None:
@@ -151,8 +114,8 @@ class Cluster(Generic[Task, Result]):
         own: Any = _OwnOutput(sys.stdout)
         self._stdout.enter_context(redirect_stdout(own))
         try:
-            self._ray = _connected(self._options)
-            for _ in range(_workers(self._ray, self._options)):
+            self._ray = connected(self._options)
+            for _ in range(workers_of(self._ray, self._options)):
                 self._hire()
             self.await_workers(1)
         except BaseException:
@@ -277,89 +240,6 @@ class Cluster(Generic[Task, Result]):
                 else:
                     found = f"{MOST_TRIES} workers died over this job, the last one: {reason}"
                     yield self._work.failed(task, WorkerLostError(found, where=FLAG))
-
-
-def _connected(options: ClusterOptions) -> Any:
-    """The module `ray`, connected.
-
-    Raises:
-        VtcError: no cluster at the address.
-    """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    if options.address is not None:
-        _probe(options.address)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own future and of its imports
-        ray: Any = importlib.import_module("ray")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        try:
-            if options.address is None:
-                _start_here(ray, options, quiet)
-            else:
-                ray.init(address=options.address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise _no_cluster(options.address or "this machine", str(error)) from error
-    return ray
-
-
-def _start_here(ray: Any, options: ClusterOptions, quiet: dict[str, Any]) -> None:
-    """A cluster of this machine alone, with as many slots as are asked for."""
-    slots = (options.workers or 1) * options.worker_threads
-    ray.init(
-        address="local",
-        num_cpus=max(slots, os.cpu_count() or 1),
-        include_dashboard=False,
-        object_store_memory=STORE_BYTES,
-        **quiet,
-    )
-
-
-def _probe(address: str) -> None:
-    """See whether anybody listens at `host:port`; Ray itself waits for minutes.
-
-    Raises:
-        VtcError: nobody does.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        return
-    try:
-        socket.create_connection((host, int(port)), PROBE_S).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise _no_cluster(address, str(error)) from error
-
-
-def _no_cluster(address: str, reason: str) -> VtcError:
-    found = " ".join(reason.split())[:200]
-    return VtcError(
-        f"no Ray cluster at {address}: {found}",
-        where="--address",
-        allowed="the address of a running cluster, `auto`, or none to start one here",
-        hint="ray start --head",
-    )
-
-
-def _workers(ray: Any, options: ClusterOptions) -> int:
-    """How many workers to start.
-
-    Raises:
-        UsageError: the cluster has too few CPUs or GPUs for them.
-    """
-    there = ray.cluster_resources()
-    share, threads = options.gpus_per_worker, options.worker_threads
-    possible = int(there.get("GPU", 0) / share) if share else int(there.get("CPU", 0) / threads)
-    wanted = options.workers or (max(possible, 1) if share else 1)
-    for name, each in (("GPU", share), ("CPU", float(threads))):
-        if wanted * each > there.get(name, 0) + 1e-9:
-            raise UsageError(
-                f"{wanted} workers of {each:g} {name} each, and the cluster has "
-                f"{there.get(name, 0):g}",
-                where="--workers",
-                allowed="what the cluster has",
-                hint=f"--workers {possible}" if possible else None,
-            )
-    return wanted
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,8 @@ from typing import Any, Generic, Literal
 
 from vtc_cli.commands.loading import busy
 from vtc_cli.commands.output import Output
-from vtc_cli.jobs.cluster import Cluster, ClusterOptions
+from vtc_cli.jobs.cluster import Cluster
+from vtc_cli.jobs.connecting import ClusterOptions
 from vtc_cli.jobs.doing import Result, Task, Work
 from vtc_cli.jobs.local import local_results
 
