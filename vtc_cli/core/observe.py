@@ -14,7 +14,6 @@ from typing import Any, Literal
 from torch import Tensor
 
 Matrix = Literal["hidden", "attention_output"]
-MATRICES: tuple[Matrix, ...] = ("hidden", "attention_output")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -84,17 +83,6 @@ class Gemma3Adapter(Adapter):
             decoder=decoder_shape(text),
             merged_patches=patches // config.mm_tokens_per_image,
         )
-
-    @property
-    def tower_layers(self) -> Sequence[nn.Module]:
-        """SigLIP blocks."""
-        layers: Sequence[nn.Module] = self.model.model.vision_tower.encoder.layers
-        return layers
-
-    def tower_attention(self, layer: int) -> nn.Module:
-        """SigLIP self-attention of block `layer`."""
-        module: nn.Module = self.model.model.vision_tower.encoder.layers[layer].self_attn
-        return module
 
     @property
     def projector(self) -> nn.Module:

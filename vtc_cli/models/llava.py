@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
-
-from torch import nn
 
 from vtc_cli.core.errors import ModelError
 from vtc_cli.core.layout import Grid
@@ -82,17 +80,6 @@ class LlavaAdapter(Adapter):
             projector=tuple((layer.in_features, layer.out_features) for layer in linear),
             decoder=decoder_shape(text),
         )
-
-    @property
-    def tower_layers(self) -> Sequence[nn.Module]:
-        """CLIP blocks."""
-        layers: Sequence[nn.Module] = self.model.model.vision_tower.encoder.layers
-        return layers
-
-    def tower_attention(self, layer: int) -> nn.Module:
-        """CLIP self-attention of block `layer`."""
-        module: nn.Module = self.model.model.vision_tower.encoder.layers[layer].self_attn
-        return module
 
     @property
     def projector(self) -> Any:

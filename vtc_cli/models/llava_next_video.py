@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from vtc_cli.core.errors import ModelError
 from vtc_cli.core.layout import Grid
@@ -100,17 +100,6 @@ class LlavaNextVideoAdapter(Adapter):
             decoder=decoder_shape(text),
             merged_patches=config.spatial_pool_stride**2,
         )
-
-    @property
-    def tower_layers(self) -> Sequence[nn.Module]:
-        """CLIP blocks; the frames are their batch."""
-        layers: Sequence[nn.Module] = self.model.model.vision_tower.encoder.layers
-        return layers
-
-    def tower_attention(self, layer: int) -> nn.Module:
-        """CLIP self-attention of block `layer`."""
-        module: nn.Module = self.model.model.vision_tower.encoder.layers[layer].self_attn
-        return module
 
     @property
     def projector(self) -> Any:

@@ -164,11 +164,6 @@ class SmolVLMAdapter(TiledAdapter):
         layers: Sequence[nn.Module] = self.model.model.vision_model.encoder.layers
         return layers
 
-    def tower_attention(self, layer: int) -> nn.Module:
-        """SigLIP self-attention of block `layer`."""
-        module: nn.Module = self.model.model.vision_model.encoder.layers[layer].self_attn
-        return module
-
     @property
     def projector(self) -> Any:
         """The linear map behind the pixel shuffle."""

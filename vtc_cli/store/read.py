@@ -64,15 +64,6 @@ def _decision_on(decision: Decision, device: torch.device) -> Decision:
     return replace(decision, keep=decision.keep.to(device), mix=decision.mix.to(device), **moved)
 
 
-def read_head(path: Path) -> Head:
-    """The head of a token file, without its tensors.
-
-    Raises:
-        TokenFileError: no token file, or one of another format version.
-    """
-    return _head(_bytes(path), path)
-
-
 def read_tokens(path: Path) -> TokenFile:
     """Read a token file and check that it is whole and agrees with itself.
 

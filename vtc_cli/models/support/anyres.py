@@ -72,17 +72,6 @@ class AnyresAdapter(Adapter):
         return Patches(size // pixels, pixels, size)
 
     @property
-    def tower_layers(self) -> Sequence[nn.Module]:
-        """Blocks of the tower; crops and frames are their batch."""
-        layers: Sequence[nn.Module] = self.model.model.vision_tower.encoder.layers
-        return layers
-
-    def tower_attention(self, layer: int) -> nn.Module:
-        """Self-attention of block `layer`."""
-        module: nn.Module = self.model.model.vision_tower.encoder.layers[layer].self_attn
-        return module
-
-    @property
     def projector(self) -> Any:
         """The two-layer MLP over patches, before they are packed."""
         return self.model.model.multi_modal_projector

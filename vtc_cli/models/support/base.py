@@ -108,13 +108,15 @@ class Adapter(ABC):
         """Sizes of the model."""
 
     @property
-    @abstractmethod
     def tower_layers(self) -> Sequence[nn.Module]:
-        """Blocks of the vision tower."""
+        """Blocks of the vision tower; pictures, crops and frames are their batch."""
+        layers: Sequence[nn.Module] = self.model.model.vision_tower.encoder.layers
+        return layers
 
-    @abstractmethod
     def tower_attention(self, layer: int) -> nn.Module:
         """The attention module of tower block `layer`."""
+        module: nn.Module = self.tower_layers[layer].self_attn  # type: ignore[assignment]
+        return module
 
     @property
     @abstractmethod
