@@ -51,7 +51,7 @@ bench: $(VENV)/.installed
 eval: $(VENV)/.installed
 	$(bin)/python -m benchmarks.evaluation $(if $(LIMIT),--limit $(LIMIT))
 
-# The pictures of the README.
+# The pictures of README and docs.
 pictures: $(VENV)/.installed
 	PATH="$(CURDIR)/$(bin):$$PATH" docs/pictures.sh
 

@@ -1,4 +1,4 @@
-"""The table of all shipped methods: docs/eval.md, and the README where it has a place for it.
+"""The table of all shipped methods: docs/eval.md, and docs/compare.md where it has a place for it.
 
 Run: python -m benchmarks.evaluation [--limit 80] [--budget 192,128,64]
 
@@ -102,13 +102,13 @@ def _cuts_cache(name: str, found: Comparison) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compare, then write the page and the table of the README."""
+    """Compare, then write the page and the short table of docs/compare.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--budget", default="192,128,64")
     parser.add_argument("--rows", type=Path, default=ROOT / "build" / "eval.jsonl")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "eval.md")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--short", type=Path, default=ROOT / "docs" / "compare.md")
     options = parser.parse_args(arguments)
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     told = ["--recipe", ",".join(methods()), "--budget", options.budget, "--data", str(ITEMS)]
@@ -116,12 +116,12 @@ def main(arguments: list[str] | None = None) -> None:
     kept = ["--seed", "0", "--model", "tiny", "-o", str(options.rows), "--format", "md"]
     table = compared([*told, *kept])
     write_whole(options.page, page(table, " ".join(["compare", *told])))
-    text = options.readme.read_text(encoding="utf-8")
+    text = options.short.read_text(encoding="utf-8")
     again = compared(["--from", str(options.rows), "--json", "-q"])
     short = short_table(Comparison.model_validate_json(again))
     filled = PLACE.sub(lambda place: place[1] + short + place[2], text)
     if filled != text:
-        write_whole(options.readme, filled)
+        write_whole(options.short, filled)
     print(f"{options.page} is written", file=sys.stderr)
 
 

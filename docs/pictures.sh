@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the pictures of the README again, with the shipped model and samples. Takes about half an hour on two cores.
+# Makes the pictures of README and docs again, with the shipped model and samples. Takes about half an hour on two cores.
 # Run: make pictures
 set -eu
 VTC="${VTC:-vtc}"

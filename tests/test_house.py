@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,3 +52,33 @@ def test_the_check_sees_each_fault() -> None:
     body = "\n".join(f"    x = {i}" for i in range(60))
     text = f"# {'TO' + 'DO'}\ndef f():\n{body}\n    try:\n        pass\n    except:\n        pass\n"
     assert len(list(faults(Path("x.py"), text))) == 4
+
+
+# Two shipped models of 6.4 MB each; every other file is text or a picture.
+LARGEST_BYTES, LARGEST_MODEL_BYTES = 500_000, 7_000_000
+PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".npy", ".npz"}
+
+
+def kept_files() -> list[Path]:
+    """Files that git keeps, or in a source archive all that lie beside the package."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode == 0:
+        return [ROOT / name for name in listed.stdout.split("\0") if name]
+    folders = ("vtc_cli", "tests", "training", "recipes", "samples", "docs", "benchmarks")
+    return [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+
+
+def misplaced(path: Path, size_bytes: int) -> bool:
+    """Whether a file is a pickle or too large to be kept in the repository."""
+    limit = LARGEST_MODEL_BYTES if path.suffix == ".safetensors" else LARGEST_BYTES
+    return path.suffix in PICKLES or size_bytes > limit
+
+
+def test_no_large_file_and_no_pickle_is_kept() -> None:
+    found = [path for path in kept_files() if path.is_file()]
+    assert len(found) > 300
+    assert [path for path in found if misplaced(path, path.stat().st_size)] == []
+    assert misplaced(Path("training/out-video/all.pt"), 29_909_183)
+    assert misplaced(Path("docs/film.png"), 500_001)

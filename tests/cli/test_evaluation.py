@@ -1,4 +1,4 @@
-"""`make eval`: every shipped method beside the baselines, on a page and in the README."""
+"""`make eval`: every shipped method beside the baselines, on two pages of docs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_every_method_stands_beside_the_baselines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    readme, page = tmp_path / "README.md", tmp_path / "eval.md"
-    readme.write_text("a\n<!-- eval: begin -->\nold\n<!-- eval: end -->\nb\n", encoding="utf-8")
+    short_page, page = tmp_path / "compare.md", tmp_path / "eval.md"
+    short_page.write_text("a\n<!-- eval: begin -->\nold\n<!-- eval: end -->\nb\n", encoding="utf-8")
     arguments = ["--limit", "1", "--budget", "64", "--rows", str(tmp_path / "rows.jsonl")]
-    evaluation.main([*arguments, "--page", str(page), "--readme", str(readme)])
+    evaluation.main([*arguments, "--page", str(page), "--short", str(short_page)])
     text = page.read_text(encoding="utf-8").replace("\\_", "_")
     table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
     assert table is not None
@@ -42,7 +42,7 @@ def test_every_method_stands_beside_the_baselines(
     assert set(rows) - set(others) == {("full", "")} | expected - {("pyramiddrop", "64")}
     assert len(rows) == len(set(rows))
 
-    short = readme.read_text(encoding="utf-8")
+    short = short_page.read_text(encoding="utf-8")
     assert short.startswith("a\n<!-- eval: begin -->\n|") and "old" not in short
     assert short.endswith("<!-- eval: end -->\nb\n")
     told = [line.split("|")[1].strip() for line in short.splitlines() if line.startswith("|")][2:]

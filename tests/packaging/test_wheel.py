@@ -60,6 +60,15 @@ def test_the_wheel_holds_what_it_needs_and_no_more(wheel: Path) -> None:
     assert wheel.stat().st_size < 24_000_000
 
 
+def test_the_wheel_says_its_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        lines = archive.read(metadata).decode().splitlines()
+        (text,) = [name for name in archive.namelist() if name.endswith("/licenses/LICENSE")]
+        assert archive.read(text) == (ROOT / "LICENSE").read_bytes()
+    assert "License-Expression: Apache-2.0" in lines
+
+
 def test_the_installed_wheel_answers_from_elsewhere(installed: Path, tmp_path: Path) -> None:
     where = "import vtc_cli; print(vtc_cli.__file__)"
     environment = dict(os.environ, PYTHONPATH=str(installed))

@@ -133,7 +133,7 @@ def _family_of(source: str) -> type[Adapter]:
         f"a checkpoint of architecture {model_type}",
         where=source,
         allowed=", ".join(supported),
-        hint="vtc_cli/models/ holds one adapter file a family; README tells how to add one",
+        hint="vtc_cli/models/ holds one adapter file a family; docs/methods.md says how to add one",
     )
 
 
