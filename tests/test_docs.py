@@ -52,8 +52,8 @@ def redirected(command: str, folder: Path) -> list[str]:
         if flag in arguments:
             place = arguments.index(flag) + 1
             arguments[place] = str(folder / Path(arguments[place]).name)
-    if "--data" in arguments:  # a few of the items show that the command runs
-        arguments += ["--limit", "2"]
+    if "--data" in arguments:  # one of the items shows that the command runs
+        arguments += ["--limit", "1"]
     return arguments
 
 

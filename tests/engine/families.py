@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.engine.support import QUESTION, Hidden, noise_media
+from tests.engine.support import QUESTION, Hidden, additive_mask, noise_media
 from vtc_cli.core.media import Media
 from vtc_cli.core.trace import ModelFacts
 from vtc_cli.engine.session import Session
@@ -188,24 +188,25 @@ def family_oracle(adapter: Adapter, hidden: Hidden, prompt_tokens: int) -> Itera
     """The untouched model whose own masks also hide the columns of `hidden`."""
     shape = adapter.shape.decoder
     groups = shape.heads // shape.kv_heads
+    made: dict[Any, Tensor] = {}  # masks of one forward: most layers hide what the one before does
 
     def hook(module: Any, args: Any, kwargs: Any) -> Any:
         layer, rows = module.self_attn.layer_idx, args[0].shape[1]
         past = kwargs["past_key_values"].get_seq_length(layer)
-        column, row = torch.arange(past + rows), torch.arange(rows)[:, None] + past
         own = kwargs.get("attention_mask")
-        seen = (column <= row)[None, None] if own is None else own
-        seen = (seen if seen.dtype == torch.bool else seen > -1).expand(1, shape.heads, -1, -1)
-        blocked = torch.zeros(shape.heads, past + rows, dtype=torch.bool)
+        blocked = torch.zeros(1, past + rows, dtype=torch.bool)
         if layer in hidden.prefill:
             blocked[:, :prompt_tokens] |= hidden.prefill[layer]
         if past and layer in hidden.decode:
-            columns = hidden.decode[layer][past - prompt_tokens]
-            blocked[:, :prompt_tokens] |= columns.repeat_interleave(groups, 0)
-        seen = seen & ~blocked[None, :, None] | (column == row)
-        nothing = torch.zeros(seen.shape, dtype=args[0].dtype)
-        lowest = torch.finfo(nothing.dtype).min
-        kwargs["attention_mask"] = nothing.masked_fill(~seen, lowest)
+            columns = hidden.decode[layer][past - prompt_tokens].repeat_interleave(groups, 0)
+            blocked = blocked.repeat(shape.heads, 1)
+            blocked[:, :prompt_tokens] |= columns
+        if layer == 0:
+            made.clear()
+        key = (id(own), blocked.shape, blocked.numpy().tobytes())
+        if key not in made:
+            made[key] = additive_mask(blocked, own, rows, args[0].dtype)
+        kwargs["attention_mask"] = made[key]
         return args, kwargs
 
     blocks = adapter.decoder_layers

@@ -164,25 +164,46 @@ class Hidden:
     first_query: dict[int, int] = field(default_factory=dict)
 
 
+def additive_mask(blocked: Tensor, own: Tensor | None, rows: int, dtype: torch.dtype) -> Tensor:
+    """(1, heads, rows, columns): 0 where a row sees a column, the lowest number elsewhere.
+
+    Args:
+        blocked: (heads, columns) or (1, columns) bool, hidden from every row but the column's own.
+        own: the library's mask of the layer, None for the causal one.
+        rows: the last ones of the sequence.
+        dtype: of the mask.
+    """
+    columns = blocked.shape[1]
+    column, row = torch.arange(columns), torch.arange(columns - rows, columns)[:, None]
+    seen = (column <= row)[None, None] if own is None else own
+    seen = seen if seen.dtype == torch.bool else seen > -1
+    seen = seen & ~blocked[None, :, None] | (column == row)
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
 @contextmanager
 def oracle(adapter: LlavaAdapter, hidden: Hidden, prompt_tokens: int) -> Iterator[None]:
     """The untouched model under masks."""
     handles = []
     groups = adapter.shape.decoder.heads // adapter.shape.decoder.kv_heads
+    made: dict[Any, Tensor] = {}  # masks of one forward: most layers hide what the one before does
 
     def hook(module: Any, args: Any, kwargs: Any) -> Any:
         layer, rows = module.self_attn.layer_idx, args[0].shape[1]
         past = kwargs["past_key_values"].layers[layer].get_seq_length()
-        total = past + rows
-        column, row = torch.arange(total), torch.arange(rows)[:, None] + past
-        seen = (column[None] <= row)[None, None].expand(1, groups * 2, -1, -1).clone()
-        blocked = torch.zeros(groups * 2, total, dtype=torch.bool)
+        blocked = torch.zeros(1, past + rows, dtype=torch.bool)
         if layer in hidden.prefill:
             blocked[:, :prompt_tokens] |= hidden.prefill[layer]
         if past and layer in hidden.decode:
-            step = past - prompt_tokens
-            blocked[:, :prompt_tokens] |= hidden.decode[layer][step].repeat_interleave(groups, 0)
-        seen &= ~blocked[None, :, None] | (column[None] == row)[None, None]
+            columns = hidden.decode[layer][past - prompt_tokens].repeat_interleave(groups, 0)
+            blocked = blocked.repeat(len(columns), 1)
+            blocked[:, :prompt_tokens] |= columns
+        if layer == 0:
+            made.clear()
+        key = (blocked.shape, blocked.numpy().tobytes())
+        if key not in made:
+            made[key] = additive_mask(blocked, None, rows, torch.float32)
+        kwargs["attention_mask"] = made[key]
         if layer in hidden.prompt_positions:
             ids = hidden.prompt_positions[layer]
             if past:
@@ -192,8 +213,6 @@ def oracle(adapter: LlavaAdapter, hidden: Hidden, prompt_tokens: int) -> Iterato
             )
             rotary = adapter.decoder.rotary_emb(args[0], position_ids=ids.expand(rows))
             kwargs["position_embeddings"] = rotary
-        lowest = torch.finfo(torch.float32).min
-        kwargs["attention_mask"] = torch.zeros(seen.shape).masked_fill(~seen, lowest)
         return args, kwargs
 
     for block in adapter.decoder_layers:

@@ -34,7 +34,9 @@ def started(profile: Path) -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if program is None or driver is None:
-        pytest.skip("no browser: install chromium and chromedriver (Debian: chromium chromium-driver)")
+        pytest.skip(
+            "no browser: install chromium and chromedriver (Debian: chromium chromium-driver)"
+        )
     options = webdriver.ChromeOptions()
     options.binary_location = program
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
