@@ -1,6 +1,6 @@
 """Answers made together against the same answers made alone, token for token, logit for logit.
 
-Tolerance 1e-5 in float32: a product of several rows at once rounds differently from one of a row.
+A product of several rows at once rounds differently from one of a row.
 Every case has caches of different lengths, or it would prove nothing about padding.
 """
 
@@ -25,6 +25,7 @@ from tests.engine.support import (
     session_of,
     small_adapter,
 )
+from tests.tolerance import close
 from vtc_cli.commands.loading import load_session
 from vtc_cli.commands.output import Output
 from vtc_cli.core.plan import Fidelity, Plan
@@ -44,7 +45,6 @@ RECIPES = [
     for name in sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
     if not any(getattr(use.cls, "every_step", False) for use in load_recipe(name).stages)
 ]  # the others decide after every token and go one by one
-ATOL = 1e-5
 ASKED = (
     ("plain", "what color is the circle?"),
     ("gradient", "describe the picture."),
@@ -87,9 +87,7 @@ def check_together(
     together = decode_together(session.adapter, reads)
     for (_, one), batched in zip(alone, together, strict=True):
         assert batched.ids == one.ids
-        torch.testing.assert_close(
-            torch.stack(batched.logits), torch.stack(one.logits), rtol=0.0, atol=ATOL
-        )
+        close(torch.stack(batched.logits), torch.stack(one.logits), model=session.adapter)
         assert batched.entries == one.entries
     again = [session.read_prompt(request) for request in requests]
     return [trace for trace, _ in alone], session.answer_together(again), together
