@@ -46,7 +46,7 @@ def test_a_phase_resumes_with_step_time_and_weights(tmp_path: Path) -> None:
 def test_a_larger_budget_takes_up_a_finished_phase(tmp_path: Path) -> None:
     first = phase_of(tmp_path, 0.002)
     run_phase(first, lambda: toy_step(first))
-    longer = phase_of(tmp_path, 0.004)
+    longer = phase_of(tmp_path, first.elapsed / 60 + 0.002)
     assert load_phase(longer) and not longer.done
     run_phase(longer, lambda: toy_step(longer))
     assert longer.step > first.step
