@@ -20,7 +20,7 @@ from tests.engine.support import (
     session_of,
     small_adapter,
 )
-from tests.tolerance import close
+from tests.tolerance import apart, close
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import SignalError
 from vtc_cli.core.signals import Signals
@@ -112,6 +112,7 @@ def test_the_row_is_that_of_the_last_token_in_the_layer_before(
     for layer in (1, 2, 5):
         row = maps[layer - 1][0].mean(dim=0)[-1, prompt.visual_index]
         best = row.argsort(descending=True, stable=True)[:7].sort().values
+        apart(row, best, model=adapter)
         trace, _ = run(adapter, prompt, LastRow(layers=(layer,), tokens=7))
         assert torch.equal(trace.records[0].anchor, best)
         close(trace.records[0].decision.scores, row, model=adapter)
