@@ -78,7 +78,7 @@ def close(
     if found.numel() == 0:
         return
     error = torch.where(found == wanted, 0.0, (found - wanted).abs())  # infinity is itself
-    error = error.nan_to_num(nan=float("inf"))
+    error = error.masked_fill(error.isnan(), float("inf"))
     most = allowed(wanted, dtype, terms=terms, depth=depth, model=model, scale=scale)
     worst = int(error.argmax())
     largest = float(error.flatten()[worst])
