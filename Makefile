@@ -6,9 +6,11 @@ PICTURE ?= samples/gradient.png
 QUESTION ?= what is the blue shape?
 WORKERS ?= 2
 OLDEST ?= 5.18.0
+LEVELS ?= default avx2 avx512
+THREADS ?= 1 2
 bin := $(VENV)/bin
 
-.PHONY: demo test lint types suite slow oldest matrix bench eval pictures clean
+.PHONY: demo test lint types suite slow portable oldest matrix bench eval pictures clean
 
 demo: $(VENV)/.installed
 	$(bin)/vtc run --recipe $(RECIPE) $(PICTURE) "$(QUESTION)" --baseline --overlay overlay.png
@@ -28,6 +30,10 @@ suite: $(VENV)/.dev
 # What takes minutes and is left out of `make test`.
 slow: $(VENV)/.dev
 	$(bin)/python -m pytest -q -m "slow and not gpu and not net" -n $(WORKERS)
+
+# Tests that compare floats, with the instructions of other machines; two minutes a level and number of threads.
+portable: $(VENV)/.dev
+	$(bin)/python -m tests.portable --levels $(LEVELS) --threads $(THREADS)
 
 # The engine on the oldest transformers that pyproject.toml allows.
 oldest: $(VENV)/.dev

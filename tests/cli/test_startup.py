@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -53,19 +53,25 @@ def test_the_wrapper_sees_what_is_loaded() -> None:
     assert "transformers" not in modules
 
 
-def test_recipes_are_listed_within_two_seconds() -> None:
-    """The quickest of three, for the cores may be shared."""
+def test_listing_recipes_takes_less_than_two_seconds_of_a_core() -> None:
+    """Time of the processor, for the cores may be shared; the quickest of three."""
     taken = []
     for _ in range(3):
-        begin = time.perf_counter()
+        begin = processor_seconds()
         subprocess.run(
             [sys.executable, "-m", "vtc_cli", "recipes", "list"],
             cwd=ROOT,
             check=True,
             capture_output=True,
         )
-        taken.append(time.perf_counter() - begin)
+        taken.append(processor_seconds() - begin)
     assert min(taken) < 2.0
+
+
+def processor_seconds() -> float:
+    """Spent by the children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_reporting_a_comparison_again_loads_no_model_library(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.engine.support import (
     session_of,
     small_adapter,
 )
+from tests.tolerance import close
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError
 from vtc_cli.core.signals import Signals
@@ -92,7 +93,7 @@ def test_rows_of_the_tap_are_rows_of_the_eager_map(adapter: LlavaAdapter, prompt
     after = int(prompt.visual_index.max()) + 1
     for record in trace.records:
         expected = maps[record.layer - 1][0, :, after:, prompt.visual_index].mean(dim=(0, 1))
-        torch.testing.assert_close(record.decision.scores, expected, atol=1e-6, rtol=0)
+        close(record.decision.scores, expected, model=adapter)
 
 
 def test_an_ordinary_run_captures_nothing(adapter: LlavaAdapter, prompt: Prompt) -> None:

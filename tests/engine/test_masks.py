@@ -17,8 +17,9 @@ from tests.engine.families import (
     small_family,
 )
 from tests.engine.support import STEPS, Hidden, ShrinkingPrune, plan_of
-from tests.engine.test_families import ATOL, EFFECT, run
+from tests.engine.test_families import EFFECT, run
 from tests.engine.test_oracle import alive_per_layer, alive_to_hidden
+from tests.tolerance import close
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage
@@ -84,7 +85,7 @@ def test_the_order_inside_a_block_that_sees_both_ways_is_indifferent() -> None:
     prompt = family_prompt(adapter)
     _, straight = run(adapter, prompt, plan_of(Turning(turned=False)), list(range(65, 75)))
     _, turned = run(adapter, prompt, plan_of(Turning()), list(range(65, 75)))
-    torch.testing.assert_close(straight, turned, atol=ATOL, rtol=0)
+    close(straight, turned, model=adapter)
 
 
 def test_rows_of_the_tap_are_the_eager_rows_under_blocks_and_windows() -> None:
@@ -104,7 +105,7 @@ def test_rows_of_the_tap_are_the_eager_rows_under_blocks_and_windows() -> None:
     assert float(rows[0][:, -1, 0].max()) == 0  # the window of layer 0
     assert float(rows[5][:, -1, 0].min()) > 0  # layer 5 has none
     for ours, own in zip(rows, output.attentions, strict=True):
-        torch.testing.assert_close(ours, own[0], atol=ATOL, rtol=0)
+        close(ours, own[0], model=adapter)
 
 
 def test_windows_shorter_than_the_prompt_hide_what_the_plain_model_hides() -> None:
@@ -114,12 +115,12 @@ def test_windows_shorter_than_the_prompt_hide_what_the_plain_model_hides() -> No
     tokens = list(range(70, 70 + STEPS))
     _, kept = run(adapter, prompt, plan_of(), tokens)
     full = own_logits(adapter, prompt, tokens)
-    torch.testing.assert_close(kept, full, atol=ATOL, rtol=0)
+    close(kept, full, model=adapter)
     trace, ours = run(adapter, prompt, plan_of(ShrinkingPrune()), tokens)
     hidden = Hidden(prefill=alive_to_hidden(alive_per_layer(trace, LAYERS), prompt))
     with family_oracle(adapter, hidden, prompt.prompt_tokens):
         masked = own_logits(adapter, prompt, tokens, library_cache=False)
-    torch.testing.assert_close(ours, masked, atol=ATOL, rtol=0)
+    close(ours, masked, model=adapter)
     assert float((ours - full).abs().max()) > EFFECT
     wide = small_family("gemma3")
     assert float((own_logits(wide, prompt, tokens) - full).abs().max()) > EFFECT
@@ -131,4 +132,4 @@ def test_eager_attention_under_blocks_and_windows_is_the_same() -> None:
     for attention in ("sdpa", "eager"):
         adapter = small_family("gemma3", attention, sliding_window=WINDOW)
         logits.append(run(adapter, family_prompt(adapter), plan_of(ShrinkingPrune()), tokens)[1])
-    torch.testing.assert_close(*logits, atol=ATOL, rtol=0)
+    close(*logits, model=adapter)

@@ -2,7 +2,7 @@
 
 The small LLaVA takes each frame as a picture of its own. The engine's pooled features enter the
 untouched model through its public arguments; from there on the oracle only masks. Prefill and ten
-decode steps, atol 1e-5 in float32.
+decode steps.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.engine.support import (
     session_of,
     small_adapter,
 )
+from tests.tolerance import close
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.errors import SignalError
 from vtc_cli.core.media import Media
@@ -145,7 +146,7 @@ def test_all_three_phases_equal_the_masked_model(
     trace, ours = run(adapter, prompt, plan, forced)
     encoded, entry = encoded_by(adapter, prompt, plan)
     masked = masked_logits(adapter, encoded, entry, hidden_by(trace, entry), forced)
-    torch.testing.assert_close(ours, masked, atol=1e-5, rtol=0)
+    close(ours, masked, model=adapter)
     unpruned = masked_logits(adapter, encoded, entry, Hidden(), forced)
     assert float((ours - unpruned).abs().max()) > 1e-2
     if name == "budget":
@@ -299,7 +300,7 @@ def test_the_text_vector_is_the_largest_of_its_chunks() -> None:
         mean = features[frame == number].mean(0)
         expected[number] = mean @ words / np.linalg.norm(mean) / np.linalg.norm(words)
     produced = own_relevance(*map(torch.from_numpy, (features, frame)), 4, torch.from_numpy(text))
-    np.testing.assert_allclose(produced.value.numpy(), expected, atol=1e-6)
+    close(produced.value, expected, terms=64)
     assert produced.source == SOURCE and produced.flops > 0
 
 

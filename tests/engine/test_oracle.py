@@ -1,7 +1,7 @@
 """The engine against the untouched model: bit-equal when nothing goes, masked when something does.
 
-Tolerance 1e-5 in float32: measured differences of the same arithmetic in another order stay below
-2e-6. Every case also shows that the prune itself moves the logits by more than 1e-2.
+Every case also shows that the prune itself moves the logits by more than 1e-2, some hundred times
+what rounding may.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.engine.support import (
     session_of,
     small_adapter,
 )
+from tests.tolerance import close
 from vtc_cli.core.errors import SignalError
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.trace import Trace
@@ -35,7 +36,6 @@ from vtc_cli.engine.reading import Request
 from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.support.prompt import Prompt
 
-ATOL = 1e-5
 EFFECT = 1e-2
 
 
@@ -80,7 +80,7 @@ def test_keeping_everything_is_the_plain_model_bit_for_bit(
     if adapter.decoder.config._attn_implementation == "sdpa":
         assert torch.equal(ours, logits)
     else:  # the library's own eager loop differs from itself by one rounding of the mask
-        torch.testing.assert_close(ours, logits, atol=1e-6, rtol=0)
+        close(ours, logits, model=adapter)
 
 
 def alive_to_hidden(alive: dict[int, Tensor], prompt: Prompt) -> dict[int, Tensor]:
@@ -139,7 +139,7 @@ def test_pruning_equals_the_masked_full_model(
     assert [len(alive[layer]) for layer in range(6)] == trace.visual_tokens
     with oracle(adapter, Hidden(prefill=alive_to_hidden(alive, prompt)), prompt.prompt_tokens):
         masked = plain_logits(adapter, prompt, tokens)
-    torch.testing.assert_close(ours, masked, atol=ATOL, rtol=0)
+    close(ours, masked, model=adapter)
     assert float((ours - full).abs().max()) > EFFECT
 
 
@@ -154,7 +154,7 @@ def test_ragged_heads_equal_the_masked_full_model(
     everywhere = Hidden(decode=dict.fromkeys(range(6), hidden))
     with oracle(adapter, everywhere, prompt.prompt_tokens):
         masked = plain_logits(adapter, prompt, tokens)
-    torch.testing.assert_close(ours, masked, atol=ATOL, rtol=0)
+    close(ours, masked, model=adapter)
     assert float((ours - full)[1:].abs().max()) > EFFECT
     head_entries = [prompt.prompt_tokens - 12, prompt.prompt_tokens - 9]
     assert trace.kv_entries == [sum(head_entries) / 2] * 6
@@ -171,7 +171,7 @@ def test_evicting_after_each_token_equals_the_masked_full_model(
         hidden[step, :, prompt.visual_index[: step + 1]] = True
     with oracle(adapter, Hidden(decode=dict.fromkeys(range(2, 6), hidden)), prompt.prompt_tokens):
         masked = plain_logits(adapter, prompt, tokens)
-    torch.testing.assert_close(ours, masked, atol=ATOL, rtol=0)
+    close(ours, masked, model=adapter)
     assert float((ours - full)[1:].abs().max()) > EFFECT
     assert trace.final_kv_entries[2] == prompt.prompt_tokens - 1
 
@@ -190,7 +190,7 @@ def test_prune_and_cache_policy_together_equal_the_masked_full_model(
         decode[layer] = flags
     with oracle(adapter, Hidden(prefill, decode), prompt.prompt_tokens):
         masked = plain_logits(adapter, prompt, tokens)
-    torch.testing.assert_close(ours, masked, atol=ATOL, rtol=0)
+    close(ours, masked, model=adapter)
 
 
 def test_renumbered_positions_equal_the_masked_model_with_those_positions(
@@ -206,7 +206,7 @@ def test_renumbered_positions_equal_the_masked_model_with_those_positions(
         hidden.first_query[layer] = int((~columns).sum())
     with oracle(adapter, hidden, prompt.prompt_tokens):
         masked = plain_logits(adapter, prompt, tokens)
-    torch.testing.assert_close(ours, masked, atol=ATOL, rtol=0)
+    close(ours, masked, model=adapter)
 
 
 def test_renumbered_positions_are_another_answer(
@@ -223,4 +223,4 @@ def test_renumbering_an_unpruned_prompt_changes_nothing(
 ) -> None:
     tokens, logits = free_run
     _, ours = run(adapter, prompt, plan_of(KeepAll(), positions="renumbered"), tokens)
-    torch.testing.assert_close(ours, logits, atol=ATOL, rtol=0)
+    close(ours, logits, model=adapter)

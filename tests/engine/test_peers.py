@@ -1,7 +1,4 @@
-"""Signals of the peer methods against the library's own maps, caches and norms; whole runs.
-
-Tolerance 1e-5 in float32, as in `test_oracle.py`.
-"""
+"""Signals of the peer methods against the library's own maps, caches and norms; whole runs."""
 
 from __future__ import annotations
 
@@ -25,6 +22,7 @@ from tests.engine.support import (
     session_of,
     small_adapter,
 )
+from tests.tolerance import apart, close
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage
@@ -93,8 +91,8 @@ def test_the_rows_ahead_are_those_that_the_layer_then_has(name: str, positions: 
     plan = plan_of(ShrinkingPrune(layers=(2,)), Ahead(), Behind(), positions=positions)
     trace, decoded = session._pass(Request(prompt, plan, Generation(max_new_tokens=2)))
     assert len(trace.records) == 3 and trace.visual_tokens[3] < trace.visual_tokens[0]
-    torch.testing.assert_close(SHOWN["ahead"], SHOWN["behind"], atol=1e-6, rtol=0)
-    torch.testing.assert_close(SHOWN["last"], SHOWN["behind"][:, -1:], atol=1e-6, rtol=0)
+    close(SHOWN["ahead"], SHOWN["behind"], model=session.adapter)
+    close(SHOWN["last"], SHOWN["behind"][:, -1:], model=session.adapter)
     assert float(SHOWN["behind"].amax()) > 1e-3
     other = plan_of(ShrinkingPrune(layers=(2,)), positions=positions)
     _, plain = session._pass(Request(prompt, other, Generation(max_new_tokens=2)))
@@ -127,9 +125,9 @@ def test_keys_and_states_of_the_text_are_those_of_the_model(name: str) -> None:
     hidden = blocks["hidden"][0]
     with torch.inference_mode():
         normed = adapter.decoder.norm(hidden)
-    torch.testing.assert_close(SHOWN["hidden"], hidden[prompt.visual_index], atol=0, rtol=0)
-    torch.testing.assert_close(SHOWN["normed"], normed[prompt.visual_index], atol=1e-6, rtol=0)
-    torch.testing.assert_close(SHOWN["text"], normed[after], atol=1e-6, rtol=0)
+    assert torch.equal(SHOWN["hidden"], hidden[prompt.visual_index])
+    close(SHOWN["normed"], normed[prompt.visual_index], model=adapter)
+    close(SHOWN["text"], normed[after], model=adapter)
     shape = adapter.shape.decoder
     assert SHOWN["keys"].shape == (shape.kv_heads, len(prompt.visual_index), shape.head_dim)
     assert SHOWN["text_keys"].shape == (shape.kv_heads, len(after), shape.head_dim)
@@ -154,9 +152,9 @@ def test_keys_of_the_text_are_those_in_the_library_s_cache() -> None:
         )
     keys: Any = cache.layers[4].keys
     after = torch.arange(int(prompt.visual_index.max()) + 1, prompt.prompt_tokens)
-    torch.testing.assert_close(SHOWN["text_keys"], keys[0][:, after], atol=1e-5, rtol=0)
+    close(SHOWN["text_keys"], keys[0][:, after], model=adapter)
     kept = prompt.visual_index[torch.arange(36)[torch.arange(36) % 3 == 5 % 3]]
-    torch.testing.assert_close(SHOWN["keys"], keys[0][:, kept], atol=1e-5, rtol=0)
+    close(SHOWN["keys"], keys[0][:, kept], model=adapter)
 
 
 @pytest.fixture(scope="module")
@@ -192,14 +190,12 @@ def test_cls_attention_is_that_of_the_library_s_maps(adapter: LlavaAdapter, prom
     cls = [layer[0].mean(dim=0)[0, 1:] for layer in maps]
     trace, _ = records(adapter, prompt, ClsAttention(attention_layer=2, tokens=10))
     record = trace.records[0]
-    torch.testing.assert_close(record.decision.scores, cls[2], atol=1e-6, rtol=0)
-    assert torch.equal(
-        record.anchor, cls[2].argsort(descending=True, stable=True)[:10].sort().values
-    )
+    close(record.decision.scores, cls[2], model=adapter)
+    best = cls[2].argsort(descending=True, stable=True)[:10].sort().values
+    apart(cls[2], best, model=adapter)
+    assert torch.equal(record.anchor, best)
     trace, _ = records(adapter, prompt, STAGES["vtc_cls"])
-    torch.testing.assert_close(
-        trace.records[0].decision.scores, cls[0] + cls[1] + cls[2], atol=1e-6, rtol=0
-    )
+    close(trace.records[0].decision.scores, cls[0] + cls[1] + cls[2], model=adapter)
 
 
 def test_leaving_before_the_projector_is_leaving_behind_it(
@@ -213,7 +209,7 @@ def test_leaving_before_the_projector_is_leaving_behind_it(
         ).hidden_states[-2][:, 1:]
         early = adapter.projector(states[:, keep])
         late = adapter.projector(states)[:, keep]
-    torch.testing.assert_close(early, late, atol=1e-6, rtol=0)
+    close(early, late, model=adapter)
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -1,7 +1,4 @@
-"""FastV and the blind selections in the engine: dropping equals masking, and what the cache holds.
-
-Tolerance 1e-5 in float32, as in `test_oracle.py`.
-"""
+"""FastV and the blind selections in the engine: dropping equals masking, and what is cached."""
 
 from __future__ import annotations
 
@@ -23,6 +20,7 @@ from tests.engine.support import (
     session_of,
     small_adapter,
 )
+from tests.tolerance import apart, close
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import SignalError
 from vtc_cli.core.signals import Signals
@@ -91,7 +89,7 @@ def test_dropping_equals_masking_and_shortens_the_cache_from_its_layer_on(
     kept = trace.records[0].anchor
     assert len(kept) == count
     expected = masked(adapter, prompt, kept, layer)
-    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+    close(ours, expected, model=adapter)
     assert float((ours - full).abs().max()) > 1e-2
     long, short = prompt.prompt_tokens, prompt.prompt_tokens - VISUAL + count
     assert trace.kv_entries == [long] * layer + [short] * (LAYERS - layer)
@@ -114,9 +112,10 @@ def test_the_row_is_that_of_the_last_token_in_the_layer_before(
     for layer in (1, 2, 5):
         row = maps[layer - 1][0].mean(dim=0)[-1, prompt.visual_index]
         best = row.argsort(descending=True, stable=True)[:7].sort().values
+        apart(row, best, model=adapter)
         trace, _ = run(adapter, prompt, LastRow(layers=(layer,), tokens=7))
         assert torch.equal(trace.records[0].anchor, best)
-        torch.testing.assert_close(trace.records[0].decision.scores, row, atol=1e-6, rtol=0)
+        close(trace.records[0].decision.scores, row, model=adapter)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tests.engine.families import (
 )
 from tests.engine.probes import ProbeClassAttention
 from tests.engine.support import plan_of
+from tests.tolerance import close
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, parameter
@@ -142,7 +143,7 @@ def test_class_attention_is_the_mean_over_the_patches_of_a_token(
         return
     scores = scores_of(adapter, prompt, ProbeClassAttention(attention_layer=LAYER))
     own = joined(adapter, prompt, eager_maps(adapter, prompt)[:, :, 0, 1:].mean(dim=1))
-    torch.testing.assert_close(scores, own[left(prompt)], atol=1e-6, rtol=0)
+    close(scores, own[left(prompt)], model=adapter)
 
 
 def test_received_attention_is_the_mean_over_the_patches_of_a_token(
@@ -151,7 +152,7 @@ def test_received_attention_is_the_mean_over_the_patches_of_a_token(
     scores = scores_of(adapter, prompt, ProbeReceived())
     received = eager_maps(adapter, prompt).mean(dim=(1, 2))[:, adapter.shape.class_tokens :]
     own = joined(adapter, prompt, received)
-    torch.testing.assert_close(scores, own[left(prompt)], atol=1e-6, rtol=0)
+    close(scores, own[left(prompt)], model=adapter)
 
 
 def test_keys_are_the_mean_keys_of_the_patches(adapter: Adapter, prompt: Prompt) -> None:
@@ -163,7 +164,7 @@ def test_keys_are_the_mean_keys_of_the_patches(adapter: Adapter, prompt: Prompt)
     finally:
         handle.remove()
     own = joined(adapter, prompt, torch.cat(seen)[:, adapter.shape.class_tokens :])
-    torch.testing.assert_close(scores, own[left(prompt)].norm(dim=1), atol=1e-5, rtol=0)
+    close(scores, own[left(prompt)].norm(dim=1), model=adapter)
 
 
 def test_features_before_the_projector_have_one_row_a_token(
@@ -183,14 +184,14 @@ def test_features_before_the_projector_have_one_row_a_token(
         patches = rows.reshape(-1, adapter.shape.patches, rows.shape[1])
         rows = joined(adapter, prompt, patches)
     assert rows.shape[0] == prompt.layout.tokens
-    torch.testing.assert_close(scores, rows[left(prompt), 0], atol=1e-5, rtol=0)
+    close(scores, rows[left(prompt), 0], model=adapter)
     with torch.inference_mode():
         projected = adapter.projector(rows[None])[0]
         if adapter.family == "gemma3":
             whole = adapter.model.model.multi_modal_projector
             projected = projected @ whole.mm_input_projection_weight
     alone = projected_alone(adapter, prompt)
-    torch.testing.assert_close(projected[alone], features[alone], atol=1e-5, rtol=0)
+    close(projected[alone], features[alone], model=adapter)
     pooled = adapter.family == "llava_onevision" and prompt.kinds == ("video",)
     assert bool(alone.any()) != pooled
 

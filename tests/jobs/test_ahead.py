@@ -32,12 +32,12 @@ def watched(jobs: list[Job], taken: list[int]) -> Iterator[Job]:
         yield job
 
 
-def settled(taken: list[int]) -> int:
-    """How many jobs are taken when nothing moves any more."""
-    before = -1
-    while len(taken) != before:
+def settled(taken: list[int], expected: int) -> int:
+    """How many jobs are taken when `expected` are (or a minute went by) and none follows."""
+    end, before = time.monotonic() + 60, -1
+    while len(taken) != before or (before < expected and time.monotonic() < end):
         before = len(taken)
-        time.sleep(0.3)
+        time.sleep(0.1)
     return before
 
 
@@ -54,18 +54,18 @@ def test_no_more_is_read_than_was_allowed(jobs: list[Job]) -> None:
     for bounds, most in (({"most_tasks": 3}, 3), ({"most_bytes": 1}, 1)):
         taken: list[int] = []
         with ReadAhead(watched(jobs, taken), read_job, **bounds) as ahead:
-            assert settled(taken) == most
+            assert settled(taken, most) == most
             source = iter(ahead)
             for done in range(1, 4):
                 next(source)
-                assert settled(taken) == most + done
+                assert settled(taken, most + done) == most + done
 
 
 def test_leaving_early_ends_the_thread(jobs: list[Job]) -> None:
     before = threading.active_count()
     with ReadAhead(jobs, read_job, most_tasks=1) as ahead:
         next(iter(ahead))
-    for _ in range(100):
+    for _ in range(1200):
         if threading.active_count() == before:
             return
         time.sleep(0.05)

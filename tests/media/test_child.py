@@ -85,7 +85,8 @@ def test_pyav_takes_over_whatever_decord_does(
     clip: str, spoil: Any, monkeypatch: pytest.MonkeyPatch, deed: str, reason: str
 ) -> None:
     spoil("decord", deed)
-    monkeypatch.setattr(child, "SILENCE_S", 0.5)
+    if deed == HANG:  # the others must be found out however slowly the child starts
+        monkeypatch.setattr(child, "SILENCE_S", 0.5)
     media = read_video(clip, FrameOptions(frames=2, memory_limit_bytes=2 << 30))
     assert [number_of(frame) for frame in media.frames] == [5, 15]
     (note,) = media.warnings
@@ -106,11 +107,12 @@ def test_a_reader_without_a_second_one_costs_one_clear_error(
     clip: str, spoil: Any, deed: str, found: str, hint: str
 ) -> None:
     spoil("pyav", deed)
-    options = FrameOptions(reader="pyav", time_limit=2.0, memory_limit_bytes=2 << 30)
+    limit = 2.0 if deed == HANG else 120.0
+    options = FrameOptions(reader="pyav", time_limit=limit, memory_limit_bytes=2 << 30)
     start = time.monotonic()
     with pytest.raises(MediaError, match=found) as caught:
         read_video(clip, options)
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 100  # nothing waited for the 600 s
     error = caught.value
     assert error.where == clip and error.allowed and hint in (error.hint or "")
     assert (error.exit_code, error.title) == (2, "unusable input")
@@ -143,7 +145,7 @@ def started(command: list[str]) -> tuple[subprocess.Popen[str], int]:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         for pid in children(process.pid):
             with suppress(OSError):
@@ -155,8 +157,8 @@ def started(command: list[str]) -> tuple[subprocess.Popen[str], int]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended within some seconds."""
-    end = time.monotonic() + 5
+    """Whether a process has ended within a minute."""
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
             if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
@@ -172,7 +174,7 @@ def test_ctrl_c_ends_parent_and_child(endless: str) -> None:
     process, decoder = started(command_line(endless))
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
-    out, errors = process.communicate(timeout=20)
+    out, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert (out, errors) == ("", "interrupted\n")
     assert gone(decoder)
@@ -183,7 +185,7 @@ def test_a_child_that_the_system_kills_is_one_block(endless: str) -> None:
     process, decoder = started(command_line(endless))
     time.sleep(0.3)
     os.kill(decoder, signal.SIGKILL)
-    out, errors = process.communicate(timeout=20)
+    out, errors = process.communicate(timeout=120)
     assert process.returncode == 2 and out == ""
     lines = errors.splitlines()
     assert lines[0] == "error: unusable input" and len(lines) == 5
@@ -200,5 +202,5 @@ def test_no_child_outlives_a_killed_parent(endless: str) -> None:
     process, decoder = started([sys.executable, "-c", code, endless])
     time.sleep(0.3)
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
     assert gone(decoder)

@@ -23,6 +23,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2Imag
 SIDE, PATCH, TEXT_TOKENS = 32, 8, 32
 WORDS = ("a", "red", "blue", "green", "circle", "square", "what", "moves", "is", "there", "?")
 LETTERS = "abcdefghijklmnopqrstuvwxyz?\u2581"  # the last stands for a space
+LAYERS, WIDEST = 2, 3 * PATCH * PATCH  # of each encoder, and its longest sum: a patch
 KINDS = ("clip", "siglip", "siglip2")
 END = 2  # id of the token that ends a text
 
@@ -61,7 +62,7 @@ def model(kind: str) -> Any:
     sizes = {
         "hidden_size": 32,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": LAYERS,
         "num_attention_heads": 4,
     }
     text = {**sizes, "vocab_size": 40, "max_position_embeddings": TEXT_TOKENS}

@@ -29,6 +29,7 @@ from tests.engine.support import (
 )
 from tests.engine.test_oracle import alive_per_layer, alive_to_hidden
 from tests.engine.test_tower_signals import ProbeReceived, ProbeSimilarity
+from tests.tolerance import close
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
@@ -115,7 +116,7 @@ def answers_as_the_plain_model(adapter: Adapter, shown: Media | Sequence[Media])
     hidden = Hidden(prefill=alive_to_hidden(alive_per_layer(trace, LAYERS), prompt))
     with family_oracle(adapter, hidden, prompt.prompt_tokens), torch.inference_mode():
         masked = own_logits(adapter, prompt, tokens)
-    torch.testing.assert_close(ours, masked, atol=1e-5, rtol=0)
+    close(ours, masked, model=adapter)
     assert float((ours - logits).abs().max()) > 1e-2
 
 
@@ -125,8 +126,8 @@ def encodes_each_as_alone(adapter: Adapter, shown: Sequence[Media]) -> None:
         features = adapter.encode(together).features
         alone = [adapter.encode(adapter.prepare(one, QUESTION)).features for one in shown]
         parts = [adapter.encode(adapter.part(together, n)).features for n in range(len(shown))]
-    torch.testing.assert_close(features, torch.cat(alone), atol=1e-5, rtol=0)
-    torch.testing.assert_close(features, torch.cat(parts), atol=1e-5, rtol=0)
+    close(features, torch.cat(alone), model=adapter)
+    close(features, torch.cat(parts), model=adapter)
 
 
 def signals_of_each_are_as_alone(adapter: Adapter, shown: Sequence[Media]) -> None:
@@ -137,7 +138,7 @@ def signals_of_each_are_as_alone(adapter: Adapter, shown: Sequence[Media]) -> No
             for media in (shown, *shown)
         ]
         scores = [trace.records[0].decision.scores for trace in (together, *alone)]
-        torch.testing.assert_close(scores[0], torch.cat(scores[1:]), atol=1e-5, rtol=0)
+        close(scores[0], torch.cat(scores[1:]), model=adapter)
         assert float(scores[0].std()) > 1e-4
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from transformers import AutoProcessor
 
+from tests.tolerance import close
 from training.data import Normalizer, easy_row, scene_row, stack
 from training.easy_data import read_split
 from training.export import SHIPPED
@@ -18,7 +18,7 @@ def test_cached_pixels_equal_the_shipped_processors(seed: int) -> None:
     direct = processor.image_processor(draw(compose(seed)), return_tensors="pt")["pixel_values"]
     cached = Normalizer()(stack([scene_row(seed)]).pixels)
     assert direct.shape == (1, 3, 96, 96)
-    torch.testing.assert_close(cached, direct, rtol=0, atol=1e-5)
+    close(cached, direct)
 
 
 def test_easy_pictures_are_understood_from_their_questions() -> None:
