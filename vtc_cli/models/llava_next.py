@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from vtc_cli.models.support.anyres import AnyresAdapter
 from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
     FIRST_FREE,
@@ -15,7 +16,7 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, load_parts
+from vtc_cli.models.support.parts import Parts, image_processor, load_parts
 
 
 class LlavaNextAdapter(AnyresAdapter):
@@ -43,15 +44,16 @@ class LlavaNextAdapter(AnyresAdapter):
         Raises:
             ModelError: a missing part, or features that this adapter does not know.
         """
-        from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+        from transformers import LlavaNextForConditionalGeneration
         from transformers.models.llava_next.image_processing_pil_llava_next import (
             LlavaNextImageProcessorPil,
         )
 
-        cls.check(LlavaNextConfig.from_pretrained(source), source)
-        parts = load_parts(source, LlavaNextImageProcessorPil.from_pretrained)
-        model: Any = LlavaNextForConditionalGeneration.from_pretrained(source, **options)
-        return cls(model.eval(), parts)
+        config = read_config(LlavaNextForConditionalGeneration, source)
+        cls.check(config, source)
+        parts = load_parts(source, image_processor(LlavaNextImageProcessorPil))
+        model = load_weights(LlavaNextForConditionalGeneration, source, config, **options)
+        return cls(model, parts)
 
     @classmethod
     def narrow(cls, seed: int) -> LlavaNextAdapter:

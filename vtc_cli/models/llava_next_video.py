@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput
 from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS, Adapter
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -23,7 +25,7 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, frame_settings, load_parts
+from vtc_cli.models.support.parts import Parts, check_pixels, frame_processor, load_parts
 from vtc_cli.models.support.prompt import Kind, Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
@@ -50,12 +52,13 @@ class LlavaNextVideoAdapter(Adapter):
         Raises:
             ModelError: a missing part, or a tower or pooling that this adapter does not know.
         """
-        from transformers import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
+        from transformers import LlavaNextVideoForConditionalGeneration as Model
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        _check(LlavaNextVideoConfig.from_pretrained(source), source)
-        parts = load_parts(source, _frame_processor)
-        model: Any = LlavaNextVideoForConditionalGeneration.from_pretrained(source, **options)
-        return cls(model.eval(), parts)
+        config = read_config(Model, source)
+        _check(config, source)
+        parts = load_parts(source, partial(frame_processor, CLIPImageProcessorPil))
+        return cls(load_weights(Model, source, config, **options), parts)
 
     @classmethod
     def narrow(cls, seed: int) -> LlavaNextVideoAdapter:
@@ -135,13 +138,7 @@ class LlavaNextVideoAdapter(Adapter):
         frames = [media.picture(index) for index in range(media.frames.shape[0])]
         processed = self.processor.image_processor(images=frames, return_tensors="pt")
         pixels: Tensor = processed["pixel_values"]
-        side = self.model.config.vision_config.image_size
-        if tuple(pixels.shape[-2:]) != (side, side):
-            raise ModelError(
-                f"frames of {pixels.shape[-2]} x {pixels.shape[-1]} pixels from the processor",
-                allowed=f"{side} x {side}, as the vision tower takes",
-                hint="check size and crop_size in the checkpoint's processor configuration",
-            )
+        check_pixels(pixels, self.model.config.vision_config.image_size)
         return pixels[None].to(self.model.dtype)
 
     def _boxes(self, media: Media, side: int) -> NDArray[np.float64]:
@@ -153,13 +150,6 @@ class LlavaNextVideoAdapter(Adapter):
     def handed(self, features: Tensor) -> Any:
         """The model reads them as one batch."""
         return features[None]
-
-
-def _frame_processor(source: str) -> Any:
-    """A Pillow processor with the settings that the checkpoint has for frames of videos."""
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    return CLIPImageProcessorPil(**frame_settings(source))
 
 
 def _check(config: Any, source: str) -> None:

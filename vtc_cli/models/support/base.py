@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from vtc_cli.core.errors import MediaError, ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
-from vtc_cli.models.support.parts import Parts, as_taken, prompt_ids, visual_places
+from vtc_cli.models.support.checkpoint import checkpoint_errors
+from vtc_cli.models.support.parts import (
+    CHAT,
+    IMAGES,
+    Parts,
+    as_taken,
+    prompt_ids,
+    visual_places,
+)
 from vtc_cli.models.support.prompt import (
     EncoderOutput,
     Kind,
@@ -65,6 +73,8 @@ class Adapter(ABC):
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
         self.processor = processor
+        if not self.shape.class_tokens:  # the towers of a family may differ
+            self.provides = self.provides - CLASS_SIGNALS  # type: ignore[misc]
 
     @classmethod
     @abstractmethod
@@ -90,6 +100,11 @@ class Adapter(ABC):
         raise ModelError(
             f"the family {cls.family} ships no true sizes", hint=f"narrow:{cls.family}"
         )
+
+    @property
+    def source(self) -> str:
+        """Folder or hub id of the checkpoint; the family where there is none."""
+        return str(getattr(self.model.config, "name_or_path", "") or self.family)
 
     @property
     def device(self) -> torch.device:
@@ -172,22 +187,28 @@ class Adapter(ABC):
 
         Raises:
             MediaError: something that the family does not take.
-            ModelError: the prompt does not hold the placeholders that the tower's tokens need.
+            UsageError: a question with placeholders.
+            ModelError: the checkpoint's processor, tokenizer or chat template is broken.
         """
         shown = (media,) if isinstance(media, Media) else tuple(media)
         self._check(shown)
-        seen = self.see_all([as_taken(each, self.takes, self.family) for each in shown])
-        input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
-        places = visual_places(input_ids, self.placeholder_ids, layout_of(seen).tokens)
-        joined = self.joined_inputs(seen)
+        taken = [as_taken(each, self.takes, self.family) for each in shown]
+        with checkpoint_errors(self.source, IMAGES):
+            seen = self.see_all(taken)
+            joined = self.joined_inputs(seen)
+        with checkpoint_errors(self.source, CHAT):
+            input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
+            ids, tokens = self.placeholder_ids, layout_of(seen).tokens
+            places = visual_places(self.parts, input_ids, ids, tokens, question)
+            positions = self.positions(input_ids, seen)
         return Prompt(
             input_ids=input_ids,
-            position_ids=self.positions(input_ids, seen),
+            position_ids=positions,
             visual_index=places,
             seen=seen,
             encoder_inputs={name: value.to(self.device) for name, value in joined.items()},
             question=question,
-            warnings=(*self.prompt_warnings(input_ids), *_warnings(seen)),
+            warnings=_warnings(seen),
         )
 
     def turn_ids(self, question: str, last_id: int) -> Tensor:
@@ -252,14 +273,6 @@ class Adapter(ABC):
     def positions(self, input_ids: Tensor, seen: Sequence[Seen]) -> Tensor:
         """(..., 1, S) position ids as `generate` counts them."""
         return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-
-    def prompt_warnings(self, input_ids: Tensor) -> tuple[str, ...]:
-        """What the reader must know of a prompt, for instance that it is too long."""
-        known = getattr(self.decoder.config, "max_position_embeddings", None)
-        length = input_ids.shape[1]
-        if known is None or length <= known:
-            return ()
-        return (f"a prompt of {length} tokens; the decoder was trained on {known} at most",)
 
     def encode(self, prompt: Prompt) -> EncoderOutput:
         """Run tower and projector through the model's own methods."""

@@ -15,9 +15,10 @@ from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput, TransformerShape
 from vtc_cli.models.support.base import COMMON_SIGNALS, Adapter
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.geometry import stretched_boxes
 from vtc_cli.models.support.offline import random_model
-from vtc_cli.models.support.parts import load_parts
+from vtc_cli.models.support.parts import image_processor, load_parts
 from vtc_cli.models.support.prompt import EncoderOutput, Kind, Prompt, Seen, in_span_order
 from vtc_cli.models.support.qwen_offline import NARROW_TOKENS, byte_parts, text_sizes, token_ids
 from vtc_cli.models.support.shapes import decoder_shape
@@ -63,8 +64,9 @@ class QwenAdapter(Adapter):
             Qwen2VLImageProcessorPil,
         )
 
-        parts = load_parts(source, Qwen2VLImageProcessorPil.from_pretrained)
-        return cls(cls.model_class().from_pretrained(source, **options).eval(), parts)
+        config = read_config(cls.model_class(), source)
+        parts = load_parts(source, image_processor(Qwen2VLImageProcessorPil))
+        return cls(load_weights(cls.model_class(), source, config, **options), parts)
 
     @classmethod
     def random(

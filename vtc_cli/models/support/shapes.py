@@ -6,6 +6,27 @@ from typing import Any
 
 from vtc_cli.core.shape import TransformerShape
 
+# Rows that a tower puts before its patches: [CLS] or none.
+CLASS_ROWS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+
+
+def deepest_layer(config: Any) -> int:
+    """Layers of the tower whose work reaches the features, from `vision_feature_layer`.
+
+    It is an index of hidden states, of which the first is the embedding, or several of them.
+    """
+    chosen, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    layers = [chosen] if isinstance(chosen, int) else chosen
+    return max(layer if layer >= 0 else depth + 1 + layer for layer in layers)
+
+
+def joined_layers(config: Any) -> str:
+    """What a model does that reads several layers of its tower, in words; empty if it reads one."""
+    chosen = config.vision_feature_layer
+    if isinstance(chosen, int) or len(chosen) == 1:
+        return ""
+    return f"this model reads {len(chosen)} layers of its tower side by side"
+
 
 def tower_shape(config: Any) -> TransformerShape:
     """Sizes of a CLIP-like vision configuration: plain attention, an MLP of two matrices."""
