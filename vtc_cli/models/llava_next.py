@@ -17,10 +17,11 @@ from vtc_cli.models.support.offline import (
     text_sizes,
 )
 from vtc_cli.models.support.parts import Parts, image_processor, load_parts
+from vtc_cli.models.support.shapes import CLASS_ROWS
 
 
 class LlavaNextAdapter(AnyresAdapter):
-    """`LlavaNextForConditionalGeneration` (LLaVA-1.6, blog of January 2024) with a CLIP tower.
+    """`LlavaNextForConditionalGeneration` (LLaVA-1.6, blog of January 2024), CLIP or SigLIP tower.
 
     The overview is the whole picture squeezed to a square. The crops cover the picture, padded, at
     the best of five resolutions; the model takes the padding away and ends each row of patches with
@@ -31,8 +32,7 @@ class LlavaNextAdapter(AnyresAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS | CLASS_SIGNALS
     fallback: ClassVar[str] = "USER: {visuals}\n{question} ASSISTANT:"  # as in LLaVA-1.5
-    tower: ClassVar[str] = "clip_vision_model"
-    strategy: ClassVar[str] = "default"
+    towers: ClassVar[tuple[str, ...]] = tuple(CLASS_ROWS)
     packing: ClassVar[str] = (
         "this model joins crops behind its tower, takes their padding away and adds line ends"
     )

@@ -27,7 +27,13 @@ from vtc_cli.models.support.offline import (
 )
 from vtc_cli.models.support.parts import Parts, check_pixels, frame_processor, load_parts
 from vtc_cli.models.support.prompt import Kind, Seen
-from vtc_cli.models.support.shapes import decoder_shape, tower_shape
+from vtc_cli.models.support.shapes import (
+    CLASS_ROWS,
+    check_raster,
+    decoder_shape,
+    deepest_layer,
+    tower_shape,
+)
 
 PIXELS = "pixel_values_videos"
 NARROW_TOKENS = ("<image>", "<video>")
@@ -91,14 +97,13 @@ class LlavaNextVideoAdapter(Adapter):
         """Sizes from the configuration."""
         config = self.model.config
         vision, text = config.vision_config, config.get_text_config(decoder=True)
-        depth, layer = vision.num_hidden_layers, config.vision_feature_layer
         linear = self.projector.linear_1, self.projector.linear_2
         return ModelShape(
             vision=tower_shape(vision),
             patch_inputs=vision.num_channels * vision.patch_size**2,
             patches=(vision.image_size // vision.patch_size) ** 2,
-            class_tokens=1,
-            feature_layers=layer if layer >= 0 else depth + 1 + layer,
+            class_tokens=CLASS_ROWS[vision.model_type],
+            feature_layers=deepest_layer(config),
             projector=tuple((part.in_features, part.out_features) for part in linear),
             decoder=decoder_shape(text),
             merged_patches=config.spatial_pool_stride**2,
@@ -156,16 +161,11 @@ def _check(config: Any, source: str) -> None:
     """Refuse what the adapter would get wrong.
 
     Raises:
-        ModelError: another tower, several feature layers, a pooling that does not fit.
+        ModelError: another tower, rows that are no raster, a pooling that does not fit.
     """
-    vision = config.vision_config
-    side = vision.image_size // vision.patch_size
+    check_raster(config, tuple(CLASS_ROWS), source)
+    side = config.vision_config.image_size // config.vision_config.patch_size
     faults = {
-        f"a {vision.model_type} tower": vision.model_type != "clip_vision_model",
-        "features of several tower layers": not isinstance(config.vision_feature_layer, int),
-        f"features by {config.vision_feature_select_strategy!r}": (
-            config.vision_feature_select_strategy != "default"
-        ),
         f"{config.spatial_pool_mode} pooling": config.spatial_pool_mode not in ("average", "max"),
         f"{side} patches a side pooled by {config.spatial_pool_stride}": (
             side % config.spatial_pool_stride != 0
@@ -176,8 +176,7 @@ def _check(config: Any, source: str) -> None:
             raise ModelError(
                 found,
                 where=source,
-                allowed="a CLIP tower, one feature layer without [CLS], average or max pooling "
-                "that divides the patches evenly",
+                allowed="average or max pooling that divides the patches evenly",
             )
 
 

@@ -59,8 +59,7 @@ class LlavaOnevisionAdapter(AnyresAdapter):
     fallback: ClassVar[str] = (  # the turns of the published checkpoints
         "<|im_start|>user {visuals}\n{question}<|im_end|><|im_start|>assistant\n"
     )
-    tower: ClassVar[str] = "siglip_vision_model"
-    strategy: ClassVar[str] = "full"
+    towers: ClassVar[tuple[str, ...]] = ("siglip_vision_model",)
     packing: ClassVar[str] = (
         "this model joins crops behind its tower, takes their padding away, pools frames and adds "
         "line ends"

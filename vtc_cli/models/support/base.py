@@ -17,6 +17,7 @@ from vtc_cli.models.support.checkpoint import checkpoint_errors
 from vtc_cli.models.support.parts import (
     CHAT,
     IMAGES,
+    TOKENIZER,
     Parts,
     as_taken,
     prompt_ids,
@@ -30,6 +31,7 @@ from vtc_cli.models.support.prompt import (
     in_span_order,
     layout_of,
 )
+from vtc_cli.models.support.shapes import context_of
 
 # Signals that every family gives: the engine reads them off the projector and the decoder.
 COMMON_SIGNALS = frozenset(
@@ -219,8 +221,9 @@ class Adapter(ABC):
             last_id: last token of the answer, which comes first here; no second one like it follows
                 where the answer ended with the token that closes a turn.
         """
-        text = self.parts.next_turn(self.fallback, question)
-        ids: list[int] = self.parts.tokenizer(text, add_special_tokens=False).input_ids
+        with checkpoint_errors(self.source, CHAT):
+            text = self.parts.next_turn(self.fallback, question)
+            ids: list[int] = self.parts.tokenizer(text, add_special_tokens=False).input_ids
         if ids and ids[0] == last_id:
             ids = ids[1:]
         return torch.tensor([[last_id, *ids]], dtype=torch.int64, device=self.device)
@@ -273,6 +276,15 @@ class Adapter(ABC):
     def positions(self, input_ids: Tensor, seen: Sequence[Seen]) -> Tensor:
         """(..., 1, S) position ids as `generate` counts them."""
         return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+
+    @property
+    def context(self) -> int | None:
+        """Positions that the decoder was made for, rope scaling included; None if it names none."""
+        return context_of(self.decoder.config)
+
+    def positions_of(self, prompt: Prompt) -> int:
+        """Positions that the whole prompt takes: the highest position id plus one."""
+        return prompt.prompt_tokens
 
     def encode(self, prompt: Prompt) -> EncoderOutput:
         """Run tower and projector through the model's own methods."""
@@ -348,15 +360,26 @@ class Adapter(ABC):
         return embeddings
 
     def stop_ids(self) -> frozenset[int]:
-        """Token ids that end an answer."""
-        ids = self.model.generation_config.eos_token_id
-        return frozenset([] if ids is None else [ids] if isinstance(ids, int) else ids)
+        """Token ids that end an answer.
+
+        Raises:
+            ModelError: the checkpoint names something else.
+        """
+        found = self.model.generation_config.eos_token_id
+        ids = found if isinstance(found, list | tuple) else [] if found is None else [found]
+        if not all(type(each) is int for each in ids):
+            raise ModelError(
+                f"eos_token_id {found!r} in generation_config.json",
+                where=self.source,
+                allowed="token ids",
+            )
+        return frozenset(ids)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The words of `token_ids` without special tokens."""
-        tokenizer = self.processor.tokenizer
-        words: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        return words.strip()
+        with checkpoint_errors(self.source, TOKENIZER):
+            words = self.parts.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return str(words).strip()
 
 
 def flat_rows(pooled: Any) -> Tensor:

@@ -19,6 +19,8 @@ from torch import nn
 from vtc_cli.core.errors import MemoryExhaustedError, ModelError, VtcError
 from vtc_cli.core.memory import is_out_of_memory
 
+CONFIG = "configuration (config.json)"
+MODEL = "model (config.json, generation_config.json, *.safetensors)"
 WHOLE = "config.json, *.safetensors and the files of tokenizer and image processor"
 # What a configuration may say of code, other files or patches of the library: not followed.
 NOT_FOLLOWED = ("auto_map", "fusion_config", "transformers_weights")
@@ -66,7 +68,21 @@ def json_object(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: it holds something else.
     """
-    return _object(json.loads(path.read_text(encoding="utf-8")), str(path))
+    with checkpoint_errors(str(path), path.name):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    return _object(found, str(path))
+
+
+def config_file(source: str, name: str) -> Path | None:
+    """The file `name` of a folder or hub id, None if it has none."""
+    from transformers.utils.hub import cached_file
+
+    quiet = {
+        "_raise_exceptions_for_missing_entries": False,
+        "_raise_exceptions_for_connection_errors": False,
+    }
+    found = cached_file(source, name, **quiet)
+    return None if found is None else Path(found)
 
 
 def model_type(source: str) -> str:
@@ -90,7 +106,8 @@ def read_config(kind: Any, source: str) -> Any:
         ModelError: it describes another depth than the weights have.
     """
     _check_depth(raw_config(source), len(stored_sizes(source)), source)
-    config = pretrained(kind.config_class, source)
+    with checkpoint_errors(source, CONFIG):
+        config = pretrained(kind.config_class, source)
     for part in [config, *(getattr(config, name, None) for name in config.sub_configs)]:
         for name in NOT_FOLLOWED:
             vars(part).pop(name, None) if part is not None else None
@@ -103,16 +120,21 @@ def load_weights(kind: Any, source: str, config: Any, **options: Any) -> Any:
     Raises:
         ModelError: weights are missing, of another shape, or belong to no part of the model.
     """
-    _check_amount(kind, config, source)
-    model, told = pretrained(
-        kind,
-        source,
-        config=config,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **options,
-    )
+    with checkpoint_errors(source, CONFIG):
+        _check_amount(kind, config, source)
+    generation = config_file(source, "generation_config.json")
+    if generation is not None:
+        json_object(generation)  # the library takes a file that it cannot read for none
+    with checkpoint_errors(source, MODEL):
+        model, told = pretrained(
+            kind,
+            source,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
     _check_names(told, source)
     return model.eval()
 
@@ -250,11 +272,11 @@ def _check_names(told: Mapping[str, Any], source: str) -> None:
         "of another shape than config.json says": mismatched,
         "that no part of the model takes": told["unexpected_keys"],
     }
-    found = [f"{len(keys)} {how}: {_listed(keys)}" for how, keys in faults.items() if keys]
+    found = [f"{len(keys)} {how} ({_listed(keys)})" for how, keys in faults.items() if keys]
     found += [str(message) for message in told.get("error_msgs") or ()][:1]
     if found:
         raise ModelError(
-            f"weights {'; '.join(found)}",
+            f"weights: {'; '.join(found)}",
             where=source,
             allowed="every weight of the model and no other",
             hint="the whole checkpoint, with the config.json that belongs to it",

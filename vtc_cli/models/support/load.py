@@ -65,6 +65,7 @@ def load_model(name: str, options: LoadOptions) -> tuple[Adapter, ModelFacts]:
         adapter.model.to(device=device, dtype=dtype)
         if weights != "random":
             check_finite(adapter.model, name)
+        adapter.stop_ids()
         shape = adapter.shape
     facts = ModelFacts(
         id=name,

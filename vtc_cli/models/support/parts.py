@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,13 @@ from torch import Tensor
 from vtc_cli.core.errors import MediaError, ModelError, UsageError
 from vtc_cli.core.media import Media
 from vtc_cli.models.support.chat import rendered
-from vtc_cli.models.support.checkpoint import checkpoint_errors, json_object, pretrained
+from vtc_cli.models.support.checkpoint import (
+    WHOLE,
+    checkpoint_errors,
+    config_file,
+    json_object,
+    pretrained,
+)
 from vtc_cli.models.support.prompt import Kind, Seen
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
@@ -28,6 +33,8 @@ TOKENIZER = "tokenizer (tokenizer.json, tokenizer_config.json)"
 IMAGES = "image processor (processor_config.json, preprocessor_config.json)"
 CHAT = "tokenizer or chat template (tokenizer.json, chat_template.jinja, ids in config.json)"
 FRAMES = "processor of frames (processor_config.json, video_preprocessor_config.json)"
+SIZES = ("size", "crop_size", "max_image_size", "pad_size")
+LONGEST_SIDE = 4096  # of an input of any tower, and of whole pictures before they are cut
 FRAME_FIELDS = (
     "do_resize",
     "size",
@@ -62,8 +69,9 @@ class Parts:
         Raises:
             ModelError: the tokenizer does not know it.
         """
-        text = self.tokenizer.convert_ids_to_tokens(token_id)
-        if not text:
+        with checkpoint_errors(f"token {token_id} of config.json", TOKENIZER):
+            text = self.tokenizer.convert_ids_to_tokens(token_id)
+        if not isinstance(text, str) or not text:
             raise ModelError(
                 f"token {token_id} of config.json is not in the tokenizer",
                 allowed="tokenizer files that belong to the weights",
@@ -150,6 +158,7 @@ def load_parts(source: str, images: Callable[[str], Any]) -> Parts:
         tokenizer = pretrained(AutoTokenizer, source)
     with checkpoint_errors(source, IMAGES):
         processor = images(source)
+    _check_sizes(processor, source)
     with checkpoint_errors(source, "chat template"):
         template = _template(source) or getattr(tokenizer, "chat_template", None)
     if not isinstance(template, str | None):
@@ -226,7 +235,28 @@ def frame_processor(kind: Any, source: str) -> Any:
         ModelError: it has neither, or they are broken.
     """
     with checkpoint_errors(source, FRAMES):
-        return kind(**_frame_settings(source))
+        processor = kind(**_frame_settings(source))
+    _check_sizes(processor, source)
+    return processor
+
+
+def _check_sizes(processor: Any, source: str) -> None:
+    """Refuse sizes that no tower takes before a picture is scaled to them.
+
+    Raises:
+        ModelError: a side of more than `LONGEST_SIDE` pixels, or more pixels than its square.
+    """
+    counts = hasattr(processor, "merge_size")  # of Qwen: edges are numbers of pixels
+    for name in SIZES:
+        for edge, value in dict(getattr(processor, name, None) or {}).items():
+            most = LONGEST_SIDE ** (2 if counts else 1)
+            bounded = isinstance(value, int | float) and not (counts and edge == "longest_edge")
+            if bounded and value > most:
+                raise ModelError(
+                    f"{name} with {edge} {value} of the image processor",
+                    where=source,
+                    allowed=f"at most {most:,}",
+                )
 
 
 def _frame_settings(source: str) -> dict[str, Any]:
@@ -235,7 +265,10 @@ def _frame_settings(source: str) -> dict[str, Any]:
     settings = settings or _json(source, "preprocessor_config.json")
     if not settings:
         raise ModelError(
-            "no video_preprocessor_config.json and no preprocessor_config.json", where=source
+            "no usable image processor: no settings in processor_config.json, "
+            "video_preprocessor_config.json or preprocessor_config.json",
+            where=source,
+            allowed=WHOLE,
         )
     return {name: settings[name] for name in FRAME_FIELDS if name in settings}
 
@@ -244,18 +277,6 @@ def _json(source: str, name: str) -> dict[str, Any]:
     """A configuration file, empty if there is none."""
     path = config_file(source, name)
     return {} if path is None else json_object(path)
-
-
-def config_file(source: str, name: str) -> Path | None:
-    """The file `name` of a folder or hub id, None if it has none."""
-    from transformers.utils.hub import cached_file
-
-    quiet = {
-        "_raise_exceptions_for_missing_entries": False,
-        "_raise_exceptions_for_connection_errors": False,
-    }
-    found = cached_file(source, name, **quiet)
-    return None if found is None else Path(found)
 
 
 def check_pixels(pixels: Tensor, side: int) -> None:

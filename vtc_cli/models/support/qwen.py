@@ -240,6 +240,10 @@ class QwenAdapter(Adapter):
             [torch.tensor([[-(-frames // depth)]]), sizes[:1, 1:]], dim=1
         )
 
+    def positions_of(self, prompt: Prompt) -> int:
+        """Places in time and space go less far than the count of tokens."""
+        return int(prompt.position_ids[1:].max()) + 1
+
     def positions(self, input_ids: Tensor, seen: Sequence[Seen]) -> Tensor:
         """(4, 1, S) as `generate` makes them, without leaving state on the model.
 

@@ -113,7 +113,15 @@ class FrameScores:
     question: str
 
     def __call__(self) -> Produced:
-        """Cosine of image and text embedding, (F,) float32, its operations and its source."""
+        """Cosine of image and text embedding, (F,) float32, its operations and its source.
+
+        Raises:
+            ModelError: the pair is broken.
+        """
+        with checkpoint_errors(self.pair.name, "pair", ALLOWED):
+            return self._scores()
+
+    def _scores(self) -> Produced:
         text, flops = self.pair.text_embedding(self.question)
         parts = []
         for first in range(0, len(self.media.frames), BATCH_FRAMES):
