@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    SiglipVisionConfig,
+)
 
 from tests.engine.support import QUESTION, Hidden, additive_mask, noise_media
 from vtc_cli.core.media import Media
@@ -23,14 +31,23 @@ from vtc_cli.engine.session import Session
 from vtc_cli.models.gemma3 import random_gemma3
 from vtc_cli.models.idefics3 import Idefics3Adapter
 from vtc_cli.models.internvl import random_internvl
+from vtc_cli.models.llava import LlavaAdapter
 from vtc_cli.models.llava_next import random_llava_next
 from vtc_cli.models.llava_next_video import random_llava_next_video
 from vtc_cli.models.llava_onevision import random_llava_onevision
 from vtc_cli.models.smolvlm import SmolVLMAdapter, narrow_tower
 from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.offline import (
+    BYTES,
+    SPECIAL_TOKENS,
+    byte_processor,
+    random_model,
+    text_sizes,
+)
 from vtc_cli.models.support.prompt import Kind, Prompt
 
 LAYERS = 6
+SPECIAL = BYTES + SPECIAL_TOKENS.index("<image>")
 SIZES: dict[str, Any] = {"width": 64, "vision_layers": 4, "decoder_layers": LAYERS}
 
 TILES: dict[str, Any] = {
@@ -75,6 +92,58 @@ def small_llava_onevision(**options: Any) -> Adapter:
     return random_llava_onevision(3, **SIZES | sizes | {"most_crops": 4} | options)
 
 
+def llava_kind(tower: str = "clip", layers: int | list[int] = -2, strategy: str = "full") -> Any:
+    """Builds a small LLaVA of 36 patches with another tower, other features or other rows."""
+    return lambda: _llava(tower, layers, strategy)
+
+
+def _llava(tower: str, layers: int | list[int], strategy: str) -> Adapter:
+    config = LlavaConfig(
+        vision_config=_tower(tower, 84),
+        text_config=LlamaConfig(**text_sizes(64, LAYERS, 4, len(SPECIAL_TOKENS))),
+        image_token_index=SPECIAL,
+        vision_feature_layer=layers,
+        vision_feature_select_strategy=strategy,
+    )
+    model = random_model(LlavaForConditionalGeneration, config, 3)
+    return LlavaAdapter(model, byte_processor(model))
+
+
+def _tower(kind: str, side: int) -> Any:
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4}
+    sizes |= {"num_attention_heads": 4, "image_size": side, "patch_size": 14}
+    if kind == "clip":
+        return CLIPVisionConfig(**sizes, projection_dim=64)
+    return SiglipVisionConfig(**sizes, vision_use_head=False)
+
+
+def with_features(build: Callable[..., Adapter], **changes: Any) -> Any:
+    """Builds another of the models of `build`, whose configuration has `changes`."""
+
+    def made() -> Adapter:
+        plain: Any = build()
+        config = plain.model.config
+        if changes["vision_feature_select_strategy"] == "full":
+            config.vision_config = _tower("siglip", config.vision_config.image_size)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        return type(plain)(random_model(type(plain.model), config, 3), plain.processor)  # type: ignore[no-any-return]
+
+    return made
+
+
+SIGLIP_LAYERS = {"vision_feature_select_strategy": "full", "vision_feature_layer": [-3, -1]}
+# Checkpoints of a family whose towers or features differ from those of its first models.
+KINDS: dict[str, Callable[..., Adapter]] = {
+    "llava siglip": llava_kind("siglip", -1),
+    "llava first patch off": llava_kind("siglip", -2, "default"),
+    "llava class kept": llava_kind("clip", -2),
+    "llava layers": llava_kind("clip", [-4, -2], "default"),
+    "llava class kept layers": llava_kind("clip", [1, 3]),
+    "llava_next siglip layers": with_features(small_llava_next, **SIGLIP_LAYERS),
+    "llava_next_video siglip layers": with_features(small_llava_next_video, **SIGLIP_LAYERS),
+    "llava_onevision layers": with_features(small_llava_onevision, **SIGLIP_LAYERS),
+}
 SMALL: dict[str, Callable[..., Adapter]] = {
     "gemma3": small_gemma3,
     "idefics3": small_idefics3,
@@ -108,14 +177,23 @@ CASES = {
     "llava_onevision both": Case("llava_onevision", (("video", 70, 90), ("image", 50, 90))),
     "llava_onevision two": Case("llava_onevision", (("image", 70, 90), ("image", 90, 30))),
     "smolvlm": Case("smolvlm", (("image", 45, 90),)),  # two rows of four tiles
+    **{name: Case(name, ((("video" if "video" in name else "image"), 70, 90),)) for name in KINDS},
+    "llava class kept two": Case("llava class kept", (("image", 90, 70), ("image", 30, 80))),
 }
 
 
 def small_family(name: str, attention: str = "sdpa", **options: Any) -> Adapter:
-    adapter = SMALL[name](**options)
+    adapter = (SMALL | KINDS)[name](**options)
     adapter.model.set_attn_implementation(attention)
     adapter.model.generation_config.eos_token_id = None
     return adapter
+
+
+def eager_copy(adapter: Adapter) -> Adapter:
+    """The same model under the attention implementation that shows its maps."""
+    model = deepcopy(adapter.model)
+    model.set_attn_implementation("eager")
+    return type(adapter)(model, adapter.processor)
 
 
 def case_prompt(adapter: Adapter, case: Case, seed: int = 0) -> Prompt:
@@ -258,6 +336,8 @@ def library_arrangement(
         patches: (inputs, P, C) of the tower, pictures before videos.
         learned: makes (C,), what stands for learned tokens, of the patches of a span.
     """
+    if adapter.family == "llava":
+        return torch.cat([_llava_rows(adapter, own, learned) for own in patches])
     model = adapter.model.model
     parts: dict[int, Tensor] = {}
     for kind in ("image", "video"):
@@ -273,9 +353,19 @@ def library_arrangement(
                 continue
             options: dict[str, Any] = {"image_newline": newline}
             if adapter.family == "llava_next":
-                options["vision_feature_select_strategy"] = "default"
+                strategy = adapter.model.config.vision_feature_select_strategy
+                options["vision_feature_select_strategy"] = strategy
             else:
                 options["vision_aspect_ratio"] = adapter.model.config.vision_aspect_ratio
             sizes = one.inputs["image_sizes"]
             parts[span] = model.pack_image_features([own], sizes, **options)[0][0]
     return torch.cat([parts[span] for span in range(len(prompt.seen))])
+
+
+def _llava_rows(adapter: Adapter, own: Tensor, learned: Callable[[Tensor], Tensor]) -> Tensor:
+    """Values of the tower rows that LLaVA selects, from those of the patches."""
+    config = adapter.model.config
+    kept = config.vision_feature_select_strategy == "full"
+    if config.vision_config.model_type == "clip_vision_model":
+        return torch.cat([learned(own)[None], own]) if kept else own
+    return own if kept else own[1:]

@@ -5,6 +5,8 @@ Each prune moves the logits by more than 1e-2.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from tests.engine.families import (
     LAYERS,
     Case,
     case_prompt,
+    eager_copy,
     family_oracle,
     family_session,
     own_arguments,
@@ -180,8 +183,9 @@ def test_carried_features_answer_as_the_towers_own(adapter: Adapter, prompt: Pro
 
 def test_hooks_are_removed_also_after_an_error(adapter: Adapter, prompt: Prompt) -> None:
     run(adapter, prompt, plan_of(AttentionPrune(), RaggedCache()))
-    with pytest.raises(StageError, match=adapter.shape.between):
-        run(adapter, prompt, plan_of(TowerPrune()))
+    if adapter.shape.between:
+        with pytest.raises(StageError, match=re.escape(adapter.shape.between)):
+            run(adapter, prompt, plan_of(TowerPrune()))
     modules = adapter.model.modules()
     assert not [m for m in modules if m._forward_pre_hooks or _ours(m)]
 
@@ -194,7 +198,7 @@ def _ours(module: torch.nn.Module) -> list[object]:
 
 def test_attention_rows_are_those_of_the_eager_maps(adapter: Adapter, prompt: Prompt) -> None:
     trace, _ = run(adapter, prompt, plan_of(ProbeRows()))
-    eager = small_family(adapter.family, "eager")
+    eager = eager_copy(adapter)
     with torch.inference_mode():
         maps = eager.model(
             input_ids=prompt.input_ids, **own_arguments(adapter, prompt), output_attentions=True

@@ -13,6 +13,7 @@ from tests.engine.families import (
     CASES,
     Case,
     case_prompt,
+    eager_copy,
     family_session,
     library_arrangement,
     small_family,
@@ -33,10 +34,11 @@ LAYER = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Drop(EncoderStage):
-    """Drops the first five tokens, so that later signals must follow."""
+    """Drops the first five tokens, learned ones aside, so that later signals must follow."""
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
-        return Decision.prune(torch.arange(5, len(tokens)), len(tokens))
+        stays = (torch.arange(len(tokens)) >= 5) | tokens.protected
+        return Decision.prune(stays.nonzero()[:, 0], len(tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +95,13 @@ def left(prompt: Prompt) -> Tensor:
     """Tokens that are there behind `Drop`, which acts on each span."""
     layout = prompt.layout
     kept = [torch.arange(layout.tokens_of(span)) >= 5 for span in range(layout.spans)]
-    return torch.cat(kept).nonzero()[:, 0]
+    learned = layout.columns(torch.device("cpu")).learned
+    return (torch.cat(kept) | learned).nonzero()[:, 0]
 
 
 def eager_maps(adapter: Adapter, prompt: Prompt) -> Tensor:
     """(inputs, heads, rows, rows) of tower layer `LAYER`."""
-    model = small_family(adapter.family, "eager").model.model
+    model = eager_copy(adapter).model.model
     tower = model.vision_model if hasattr(model, "vision_model") else model.vision_tower
     names = ("pixel_values", "pixel_values_videos")
     by_kind = [[one.inputs.get(name) for one in prompt.seen] for name in names]
@@ -180,7 +183,7 @@ def test_features_before_the_projector_have_one_row_a_token(
     with torch.inference_mode():
         features = adapter.encode(prompt).features
     rows = torch.cat([part.reshape(-1, part.shape[-1]) for part in seen])
-    if adapter.shape.packing:
+    if adapter.shape.packing and adapter.family != "llava":
         patches = rows.reshape(-1, adapter.shape.patches, rows.shape[1])
         rows = joined(adapter, prompt, patches)
     assert rows.shape[0] == prompt.layout.tokens

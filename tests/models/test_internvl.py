@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,9 +65,10 @@ def test_a_saved_checkpoint_loads_and_is_the_same_model(
 def test_features_that_are_not_one_layer_without_class_row_are_refused(
     adapter: InternVLAdapter, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    save(adapter, tmp_path)
+    path = save(adapter, tmp_path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ModelError, match="features of layers"):
-        InternVLAdapter.load(str(tmp_path), **changes)
+        InternVLAdapter.load(str(tmp_path))
 
 
 def test_the_prompt_is_that_of_the_librarys_processor(adapter: InternVLAdapter) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -68,21 +68,15 @@ def test_a_question_with_a_placeholder_is_refused() -> None:
         small_adapter().prepare(noise_media(), "what is <image>?")
 
 
-def test_a_tower_that_is_not_clip_is_refused(saved: Path, monkeypatch: Any) -> None:
-    from transformers import LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
-
-    config = LlavaConfig(
-        vision_config=SiglipVisionConfig(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=84
-        ),
-        text_config=small_adapter().model.config.text_config,
-    )
-    model = LlavaForConditionalGeneration(config)
-    monkeypatch.setattr(
-        LlavaForConditionalGeneration, "from_pretrained", lambda *args, **kwargs: model
-    )
-    with pytest.raises(ModelError, match="siglip"):
-        LlavaAdapter.load(str(saved))
+def test_a_tower_that_sees_pictures_of_any_size_is_refused(saved: Path, tmp_path: Path) -> None:
+    for file in saved.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = json.loads((saved / "config.json").read_text())
+    config["vision_config"] = {"model_type": "pixtral", "image_size": 84}
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="pixtral"):
+        load_model(str(tmp_path), LoadOptions())
 
 
 GEOMETRIES = {

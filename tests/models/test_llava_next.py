@@ -194,9 +194,9 @@ def test_a_saved_checkpoint_loads_and_is_the_same_model(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"vision_feature_layer": [-2, -1]}, "several tower layers"),
         ({"vision_feature_select_strategy": "full"}, "'full'"),
-        ({"vision_config": {"model_type": "siglip_vision_model"}}, "siglip"),
+        ({"vision_config": {"model_type": "siglip_vision_model"}}, "siglip.*'default'"),
+        ({"vision_config": {"model_type": "pixtral"}}, "pixtral"),
     ],
 )
 def test_what_the_adapter_would_get_wrong_is_refused(

@@ -66,7 +66,6 @@ def test_no_processor_for_frames_is_named(adapter: LlavaNextVideoAdapter, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"vision_feature_layer": [-2, -1]}, "several tower layers"),
         ({"vision_feature_select_strategy": "full"}, "'full'"),
         ({"spatial_pool_stride": 4}, "pooled by 4"),
         ({"spatial_pool_mode": "conv"}, "conv pooling"),
@@ -131,16 +130,6 @@ def test_only_the_tokens_of_a_changed_frame_change(adapter: LlavaNextVideoAdapte
         )
     moved = ((one - two).abs().amax(dim=1) > 1e-4).nonzero()[:, 0]
     assert moved.tolist() == list(range(18, 27))
-
-
-def test_a_prompt_longer_than_the_decoder_knows_is_told(adapter: LlavaNextVideoAdapter) -> None:
-    assert family_prompt(adapter).warnings == ()
-    adapter.decoder.config.max_position_embeddings = 40
-    try:
-        (warning,) = family_prompt(adapter).warnings
-    finally:
-        adapter.decoder.config.max_position_embeddings = 4096
-    assert "40 at most" in warning
 
 
 def test_frames_of_another_size_than_the_towers_are_refused(adapter: LlavaNextVideoAdapter) -> None:

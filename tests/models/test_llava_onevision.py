@@ -265,7 +265,6 @@ def test_frames_have_settings_of_their_own_where_a_checkpoint_has_them(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"vision_feature_layer": [-2, -1]}, "several tower layers"),
         ({"vision_feature_select_strategy": "default"}, "'default'"),
         ({"vision_aspect_ratio": "square"}, "'square'"),
         ({"vision_config": {"model_type": "clip_vision_model"}}, "clip"),

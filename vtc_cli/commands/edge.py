@@ -14,10 +14,10 @@ from typer import TyperException
 
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import MemoryExhaustedError, UsageError, VtcError
+from vtc_cli.core.memory import is_out_of_memory
 
 INTERRUPTED = 130
 LABEL_WIDTH = 9
-CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")
 
 
 def run_guarded(call: Callable[[Output], Any]) -> int:
@@ -87,18 +87,10 @@ def _as_vtc_error(error: Exception) -> VtcError | None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "vtc"
         return UsageError(error.format_message(), where=command, hint=f"{command} --help")
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         text = str(error).partition("\n")[0] or "an allocation failed"
         return MemoryExhaustedError(text, hint="a smaller --dtype or model, or another --device")
     return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Recognise torch's errors by name, for torch may not even be imported."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(part in text for part in CPU_OUT_OF_MEMORY)
 
 
 def _leave_pipe() -> None:

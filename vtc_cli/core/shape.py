@@ -77,6 +77,8 @@ class ModelShape:
         global_layers: tower layers that look at the whole picture all the same.
         packing: what happens between tower rows and visual tokens beside the joining of patches, in
             words, for instance that padding leaves; empty where nothing does.
+        rows_beside_patches: rows that the projector reads of an input beside its patches: 1 where
+            [CLS] is a visual token too, -1 where a patch is left out.
     """
 
     vision: TransformerShape
@@ -90,6 +92,7 @@ class ModelShape:
     window: int = 0
     global_layers: tuple[int, ...] = ()
     packing: str = ""
+    rows_beside_patches: int = 0
 
     @property
     def between(self) -> str:

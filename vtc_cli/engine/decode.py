@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vtc_cli.core.errors import ModelError
 from vtc_cli.engine.cache import LogicalLayer
 from vtc_cli.engine.clock import Stopwatch
 from vtc_cli.engine.evict import Evictor
@@ -103,6 +104,8 @@ class Decoder:
                 if token in stops or step + 1 == generation.tokens:
                     break
                 logits = self._step(decoded, token, next_position + step, tap)
+        if generation.forced is not None:
+            _check_finite([each.isfinite().all() for each in decoded.logits])
         return decoded
 
     def _step(self, decoded: Decoded, token: int, position: Tensor, tap: AttentionTap) -> Tensor:
@@ -198,7 +201,7 @@ def chooser(
     if forced is not None:
         return lambda logits, step: forced[step]
     if generation.temperature == 0:
-        return lambda logits, step: int(logits.argmax())
+        return lambda logits, step: _taken(logits.argmax(), logits)
     return _sampler(generation, generator)
 
 
@@ -216,7 +219,32 @@ def _sampler(
         scores = logits.float()[None]
         for warper in warpers:
             scores = warper(None, scores)
-        shares = scores.softmax(dim=-1)
-        return int(torch.multinomial(shares, num_samples=1, generator=generator))
+        # Chances that are NaN end a GPU's process; the choice is refused anyway.
+        shares = scores.softmax(dim=-1).nan_to_num(1.0)
+        chosen = torch.multinomial(shares, num_samples=1, generator=generator)
+        return _taken(chosen[0, 0], logits)
 
     return choose
+
+
+def _taken(choice: Tensor, logits: Tensor) -> int:
+    """The chosen token id, in one transfer with whether its (V,) logits are finite."""
+    token, sound = torch.stack([choice, logits.isfinite().all().to(choice.dtype)]).tolist()
+    if not sound:
+        raise _not_finite()
+    return int(token)
+
+
+def _check_finite(sound: list[Tensor]) -> None:
+    """See that logits were finite, in one transfer for all tokens."""
+    if sound and not bool(torch.stack(sound).all()):
+        raise _not_finite()
+
+
+def _not_finite() -> ModelError:
+    return ModelError(
+        "logits that are NaN or infinite",
+        allowed="finite logits",
+        hint="--dtype float32 or bfloat16, for float16 is too narrow for many models; where the "
+        "recipe `full` answers, a stage of this recipe made them",
+    )

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vtc_cli import __version__
 from vtc_cli.core.cut import Stop
-from vtc_cli.core.errors import MemoryExhaustedError
 from vtc_cli.core.observe import Observer
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import TokenTable
@@ -20,9 +19,11 @@ from vtc_cli.core.trace import Given, ModelFacts, Timings, Trace
 from vtc_cli.engine.batch_decode import decode_together, entries_after
 from vtc_cli.engine.cache import logical_cache
 from vtc_cli.engine.clock import PeakMemory, Stopwatch
+from vtc_cli.engine.context import check_entry, check_prompt
 from vtc_cli.engine.decode import Decoded, Decoder, Generation
 from vtc_cli.engine.encode import Encoded, encode
 from vtc_cli.engine.evict import Evictor
+from vtc_cli.engine.faults import pass_errors
 from vtc_cli.engine.prefill import prefill, prefill_until_decided
 from vtc_cli.engine.reading import OnToken, PromptRead, Request, random_state
 from vtc_cli.engine.sequence import Sequence, enter
@@ -60,6 +61,8 @@ class Session:
 
         Raises:
             MemoryExhaustedError: the device has no memory left.
+            ModelError: the checkpoint cannot be run.
+            UsageError: the prompt and its answer are longer than the model's context.
         """
         request = Request(
             prompt, plan, generation, capture, observer, tokens, on_token, turns, memory
@@ -88,10 +91,13 @@ class Session:
             MemoryExhaustedError: the device has no memory left.
         """
         trace = self._empty_trace(prompt, plan)
-        scene = self._scene(trace, prompt, seed)
-        with _memory_errors(), torch.inference_mode(), _seeded(seed):
+        scene, anew = self._scene(trace, prompt, seed), _counts_anew(plan, prompt)
+        request = Request(prompt, plan, Generation(max_new_tokens=0))
+        check_prompt(self.adapter, request, anew)
+        with pass_errors(self.adapter, prompt), torch.inference_mode(), _seeded(seed):
             encoded = encode(self.adapter, prompt, plan, scene)
-            entry = enter(prompt, encoded.table, renumbered=_counts_anew(plan, prompt))
+            entry = enter(prompt, encoded.table, renumbered=anew)
+            check_entry(self.adapter, request, entry, anew)
             cache = logical_cache(scene.decoder_layers)
             final = prefill_until_decided(self.adapter, encoded, entry, plan, scene, cache, stop)
         return Compressed(trace, encoded.table, final.table)
@@ -134,7 +140,8 @@ class Session:
         """Encode, prefill and decode once."""
         scene = self._begin(request)
         trace = scene.trace
-        with _memory_errors(), torch.inference_mode(), _seeded(request.generation.seed):
+        faults = pass_errors(self.adapter, request.prompt)
+        with faults, torch.inference_mode(), _seeded(request.generation.seed):
             decoded = self._flow(request, scene)
         trace.answer_ids = list(decoded.ids)
         trace.answer = self.adapter.text(decoded.ids)
@@ -150,7 +157,8 @@ class Session:
             MemoryExhaustedError: the device has no memory left.
         """
         scene = self._begin(request)
-        with _memory_errors(), torch.inference_mode(), _seeded(request.generation.seed):
+        faults = pass_errors(self.adapter, request.prompt)
+        with faults, torch.inference_mode(), _seeded(request.generation.seed):
             read = self._read(request, scene)
             read.random_state = random_state(self.adapter.device)
         return read
@@ -164,7 +172,7 @@ class Session:
         Raises:
             MemoryExhaustedError: the device has no memory left.
         """
-        with _memory_errors():
+        with pass_errors(self.adapter, *(read.request.prompt for read in reads)):
             answers = decode_together(self.adapter, reads)
         for read, decoded in zip(reads, answers, strict=True):
             trace = read.trace
@@ -177,6 +185,8 @@ class Session:
 
     def _begin(self, request: Request) -> Scene:
         """An empty trace and what the decisions of its pass share."""
+        anew = _counts_anew(request.plan, request.prompt)
+        check_prompt(self.adapter, request, anew)
         trace = self._empty_trace(request.prompt, request.plan)
         trace.given = None if request.tokens is None else _given(request.tokens)
         return self._scene(trace, request.prompt, request.generation.seed)
@@ -211,6 +221,7 @@ class Session:
         timing = Timings(vision_ms=lap_ms if request.tokens is None else None)
         anew = _counts_anew(plan, request.prompt)
         entry = enter(request.prompt, encoded.table, renumbered=anew)
+        check_entry(adapter, request, entry, anew)
         first, layers = prefill(adapter, encoded, entry, plan, scene, cache, request.observer)
         trace.first_logits = first.float().cpu()
         timing.prefill_ms, timing.ttft_ms = watch.lap_ms(), watch.total_ms()
@@ -327,18 +338,3 @@ def _seeded(seed: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _memory_errors() -> Any:
-    """Turn the library's out-of-memory error into ours."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # The CPU allocator has no error class of its own.
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
-            raise
-        raise MemoryExhaustedError(
-            (str(error) or "the device has no memory left").splitlines()[0],
-            hint="a smaller --dtype, --device cpu or a smaller model",
-        ) from error

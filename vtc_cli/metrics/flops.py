@@ -134,7 +134,8 @@ def _pass_flops(
     kv_entries: Sequence[float],
 ) -> PassFlops:
     """Operations of a pass from what each part of the model processed."""
-    leaving = sum(seen.input.count * (seen.rows[-1] - shape.class_tokens) for seen in tower)
+    beside = shape.rows_beside_patches - shape.class_tokens
+    leaving = sum(seen.input.count * (seen.rows[-1] + beside) for seen in tower)
     return PassFlops(
         vision=vision_flops(shape, tower),
         projector=projector_flops(shape, leaving // shape.merged_patches),

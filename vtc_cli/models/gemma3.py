@@ -11,6 +11,7 @@ from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput
 from vtc_cli.models.support.base import COMMON_SIGNALS, TOWER_SIGNALS, Adapter
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -19,7 +20,7 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, load_parts
+from vtc_cli.models.support.parts import Parts, image_processor, load_parts
 from vtc_cli.models.support.prompt import Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
@@ -53,14 +54,14 @@ class Gemma3Adapter(Adapter):
         from transformers import Gemma3ForConditionalGeneration
         from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
-        parts = load_parts(source, Gemma3ImageProcessorPil.from_pretrained)
-        model: Any = Gemma3ForConditionalGeneration.from_pretrained(source, **options)
-        found = model.config.vision_config.model_type
+        config = read_config(Gemma3ForConditionalGeneration, source)
+        found = config.vision_config.model_type
         if found != "siglip_vision_model":
             raise ModelError(
                 f"a Gemma 3 with a {found} tower", where=source, allowed="siglip_vision_model"
             )
-        return cls(model.eval(), parts)
+        parts = load_parts(source, image_processor(Gemma3ImageProcessorPil))
+        return cls(load_weights(Gemma3ForConditionalGeneration, source, config, **options), parts)
 
     @classmethod
     def narrow(cls, seed: int) -> Gemma3Adapter:

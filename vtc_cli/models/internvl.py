@@ -13,6 +13,7 @@ from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput
 from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
     FIRST_FREE,
@@ -20,7 +21,7 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, load_parts
+from vtc_cli.models.support.parts import Parts, image_processor, load_parts
 from vtc_cli.models.support.prompt import Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 from vtc_cli.models.support.tiles import Tile, TiledAdapter
@@ -61,9 +62,7 @@ class InternVLAdapter(TiledAdapter):
             GotOcr2ImageProcessorPil,
         )
 
-        parts = load_parts(source, GotOcr2ImageProcessorPil.from_pretrained)
-        model: Any = InternVLForConditionalGeneration.from_pretrained(source, **options)
-        config = model.config
+        config = read_config(InternVLForConditionalGeneration, source)
         found = (config.vision_feature_layer, config.vision_feature_select_strategy)
         if not isinstance(found[0], int) or found[1] != "default":
             raise ModelError(
@@ -71,7 +70,9 @@ class InternVLAdapter(TiledAdapter):
                 where=source,
                 allowed="one feature layer and the strategy 'default'",
             )
-        return cls(model.eval(), parts)
+        parts = load_parts(source, image_processor(GotOcr2ImageProcessorPil))
+        model = load_weights(InternVLForConditionalGeneration, source, config, **options)
+        return cls(model, parts)
 
     @classmethod
     def narrow(cls, seed: int) -> InternVLAdapter:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from vtc_cli.models.support.anyres import AnyresAdapter
 from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
     FIRST_FREE,
@@ -15,11 +16,12 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, load_parts
+from vtc_cli.models.support.parts import Parts, image_processor, load_parts
+from vtc_cli.models.support.shapes import CLASS_ROWS
 
 
 class LlavaNextAdapter(AnyresAdapter):
-    """`LlavaNextForConditionalGeneration` (LLaVA-1.6, blog of January 2024) with a CLIP tower.
+    """`LlavaNextForConditionalGeneration` (LLaVA-1.6, blog of January 2024), CLIP or SigLIP tower.
 
     The overview is the whole picture squeezed to a square. The crops cover the picture, padded, at
     the best of five resolutions; the model takes the padding away and ends each row of patches with
@@ -30,8 +32,7 @@ class LlavaNextAdapter(AnyresAdapter):
     model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS | TOWER_SIGNALS | CLASS_SIGNALS
     fallback: ClassVar[str] = "USER: {visuals}\n{question} ASSISTANT:"  # as in LLaVA-1.5
-    tower: ClassVar[str] = "clip_vision_model"
-    strategy: ClassVar[str] = "default"
+    towers: ClassVar[tuple[str, ...]] = tuple(CLASS_ROWS)
     packing: ClassVar[str] = (
         "this model joins crops behind its tower, takes their padding away and adds line ends"
     )
@@ -43,15 +44,16 @@ class LlavaNextAdapter(AnyresAdapter):
         Raises:
             ModelError: a missing part, or features that this adapter does not know.
         """
-        from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+        from transformers import LlavaNextForConditionalGeneration
         from transformers.models.llava_next.image_processing_pil_llava_next import (
             LlavaNextImageProcessorPil,
         )
 
-        cls.check(LlavaNextConfig.from_pretrained(source), source)
-        parts = load_parts(source, LlavaNextImageProcessorPil.from_pretrained)
-        model: Any = LlavaNextForConditionalGeneration.from_pretrained(source, **options)
-        return cls(model.eval(), parts)
+        config = read_config(LlavaNextForConditionalGeneration, source)
+        cls.check(config, source)
+        parts = load_parts(source, image_processor(LlavaNextImageProcessorPil))
+        model = load_weights(LlavaNextForConditionalGeneration, source, config, **options)
+        return cls(model, parts)
 
     @classmethod
     def narrow(cls, seed: int) -> LlavaNextAdapter:

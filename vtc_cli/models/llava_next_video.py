@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput
 from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS, Adapter
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -23,9 +25,15 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, frame_settings, load_parts
+from vtc_cli.models.support.parts import Parts, check_pixels, frame_processor, load_parts
 from vtc_cli.models.support.prompt import Kind, Seen
-from vtc_cli.models.support.shapes import decoder_shape, tower_shape
+from vtc_cli.models.support.shapes import (
+    CLASS_ROWS,
+    check_raster,
+    decoder_shape,
+    deepest_layer,
+    tower_shape,
+)
 
 PIXELS = "pixel_values_videos"
 NARROW_TOKENS = ("<image>", "<video>")
@@ -50,12 +58,13 @@ class LlavaNextVideoAdapter(Adapter):
         Raises:
             ModelError: a missing part, or a tower or pooling that this adapter does not know.
         """
-        from transformers import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
+        from transformers import LlavaNextVideoForConditionalGeneration as Model
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        _check(LlavaNextVideoConfig.from_pretrained(source), source)
-        parts = load_parts(source, _frame_processor)
-        model: Any = LlavaNextVideoForConditionalGeneration.from_pretrained(source, **options)
-        return cls(model.eval(), parts)
+        config = read_config(Model, source)
+        _check(config, source)
+        parts = load_parts(source, partial(frame_processor, CLIPImageProcessorPil))
+        return cls(load_weights(Model, source, config, **options), parts)
 
     @classmethod
     def narrow(cls, seed: int) -> LlavaNextVideoAdapter:
@@ -88,14 +97,13 @@ class LlavaNextVideoAdapter(Adapter):
         """Sizes from the configuration."""
         config = self.model.config
         vision, text = config.vision_config, config.get_text_config(decoder=True)
-        depth, layer = vision.num_hidden_layers, config.vision_feature_layer
         linear = self.projector.linear_1, self.projector.linear_2
         return ModelShape(
             vision=tower_shape(vision),
             patch_inputs=vision.num_channels * vision.patch_size**2,
             patches=(vision.image_size // vision.patch_size) ** 2,
-            class_tokens=1,
-            feature_layers=layer if layer >= 0 else depth + 1 + layer,
+            class_tokens=CLASS_ROWS[vision.model_type],
+            feature_layers=deepest_layer(config),
             projector=tuple((part.in_features, part.out_features) for part in linear),
             decoder=decoder_shape(text),
             merged_patches=config.spatial_pool_stride**2,
@@ -135,13 +143,7 @@ class LlavaNextVideoAdapter(Adapter):
         frames = [media.picture(index) for index in range(media.frames.shape[0])]
         processed = self.processor.image_processor(images=frames, return_tensors="pt")
         pixels: Tensor = processed["pixel_values"]
-        side = self.model.config.vision_config.image_size
-        if tuple(pixels.shape[-2:]) != (side, side):
-            raise ModelError(
-                f"frames of {pixels.shape[-2]} x {pixels.shape[-1]} pixels from the processor",
-                allowed=f"{side} x {side}, as the vision tower takes",
-                hint="check size and crop_size in the checkpoint's processor configuration",
-            )
+        check_pixels(pixels, self.model.config.vision_config.image_size)
         return pixels[None].to(self.model.dtype)
 
     def _boxes(self, media: Media, side: int) -> NDArray[np.float64]:
@@ -155,27 +157,15 @@ class LlavaNextVideoAdapter(Adapter):
         return features[None]
 
 
-def _frame_processor(source: str) -> Any:
-    """A Pillow processor with the settings that the checkpoint has for frames of videos."""
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    return CLIPImageProcessorPil(**frame_settings(source))
-
-
 def _check(config: Any, source: str) -> None:
     """Refuse what the adapter would get wrong.
 
     Raises:
-        ModelError: another tower, several feature layers, a pooling that does not fit.
+        ModelError: another tower, rows that are no raster, a pooling that does not fit.
     """
-    vision = config.vision_config
-    side = vision.image_size // vision.patch_size
+    check_raster(config, tuple(CLASS_ROWS), source)
+    side = config.vision_config.image_size // config.vision_config.patch_size
     faults = {
-        f"a {vision.model_type} tower": vision.model_type != "clip_vision_model",
-        "features of several tower layers": not isinstance(config.vision_feature_layer, int),
-        f"features by {config.vision_feature_select_strategy!r}": (
-            config.vision_feature_select_strategy != "default"
-        ),
         f"{config.spatial_pool_mode} pooling": config.spatial_pool_mode not in ("average", "max"),
         f"{side} patches a side pooled by {config.spatial_pool_stride}": (
             side % config.spatial_pool_stride != 0
@@ -186,8 +176,7 @@ def _check(config: Any, source: str) -> None:
             raise ModelError(
                 found,
                 where=source,
-                allowed="a CLIP tower, one feature layer without [CLS], average or max pooling "
-                "that divides the patches evenly",
+                allowed="average or max pooling that divides the patches evenly",
             )
 
 

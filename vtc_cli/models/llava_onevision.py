@@ -16,6 +16,7 @@ from vtc_cli.core.media import Media
 from vtc_cli.core.shape import TowerInput
 from vtc_cli.models.support.anyres import AnyresAdapter
 from vtc_cli.models.support.base import COMMON_SIGNALS, TOWER_SIGNALS
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.crops import frame_side, pooled_frames, view_boxes
 from vtc_cli.models.support.geometry import visible_region
 from vtc_cli.models.support.offline import (
@@ -25,7 +26,7 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, frame_settings, load_part, load_parts
+from vtc_cli.models.support.parts import Parts, frame_processor, image_processor, load_parts
 from vtc_cli.models.support.prompt import EncoderOutput, Kind, Prompt, Seen
 
 NARROW_TOKENS = ("<image>", "<video>")
@@ -58,8 +59,7 @@ class LlavaOnevisionAdapter(AnyresAdapter):
     fallback: ClassVar[str] = (  # the turns of the published checkpoints
         "<|im_start|>user {visuals}\n{question}<|im_end|><|im_start|>assistant\n"
     )
-    tower: ClassVar[str] = "siglip_vision_model"
-    strategy: ClassVar[str] = "full"
+    towers: ClassVar[tuple[str, ...]] = ("siglip_vision_model",)
     packing: ClassVar[str] = (
         "this model joins crops behind its tower, takes their padding away, pools frames and adds "
         "line ends"
@@ -72,22 +72,18 @@ class LlavaOnevisionAdapter(AnyresAdapter):
         Raises:
             ModelError: a missing part, or features or crops that this adapter does not know.
         """
-        from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+        from transformers import LlavaOnevisionForConditionalGeneration as Model
         from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
             LlavaOnevisionImageProcessorPil,
         )
         from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-        cls.check(LlavaOnevisionConfig.from_pretrained(source), source)
-        found = load_parts(source, LlavaOnevisionImageProcessorPil.from_pretrained)
-        frames = load_part(
-            "processor of frames",
-            source,
-            lambda: SiglipImageProcessorPil(**frame_settings(source)),
-        )
+        config = read_config(Model, source)
+        cls.check(config, source)
+        found = load_parts(source, image_processor(LlavaOnevisionImageProcessorPil))
+        frames = frame_processor(SiglipImageProcessorPil, source)
         parts = VideoParts(found.tokenizer, found.image_processor, found.chat_template, frames)
-        model: Any = LlavaOnevisionForConditionalGeneration.from_pretrained(source, **options)
-        return cls(model.eval(), parts)
+        return cls(load_weights(Model, source, config, **options), parts)
 
     @classmethod
     def check(cls, config: Any, source: str) -> None:

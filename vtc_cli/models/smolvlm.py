@@ -16,6 +16,7 @@ from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput
 from vtc_cli.models.support.base import COMMON_SIGNALS, TOWER_SIGNALS
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.number_words import number_words
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -24,7 +25,7 @@ from vtc_cli.models.support.offline import (
     random_model,
     text_sizes,
 )
-from vtc_cli.models.support.parts import Parts, load_parts
+from vtc_cli.models.support.parts import Parts, image_processor, load_parts
 from vtc_cli.models.support.prompt import Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 from vtc_cli.models.support.tiles import Tile, TiledAdapter
@@ -81,17 +82,17 @@ class SmolVLMAdapter(TiledAdapter):
             ModelError: a missing part, or tiles that the pixel shuffle does not divide.
         """
         kind, images = cls.library()
-        parts = load_parts(source, images.from_pretrained)
-        model: Any = kind.from_pretrained(source, **options)
+        config = read_config(kind, source)
+        parts = load_parts(source, image_processor(images))
         side = parts.image_processor.max_image_size["longest_edge"]
-        patches = side // model.config.vision_config.patch_size
-        if patches % model.config.scale_factor:
+        patches = side // config.vision_config.patch_size
+        if patches % config.scale_factor:
             raise ModelError(
-                f"tiles of {patches} patches a side, joined by {model.config.scale_factor}",
+                f"tiles of {patches} patches a side, joined by {config.scale_factor}",
                 where=source,
                 allowed="max_image_size of the image processor that belongs to the weights",
             )
-        return cls(model.eval(), parts)
+        return cls(load_weights(kind, source, config, **options), parts)
 
     @classmethod
     def narrow(cls, seed: int) -> Self:

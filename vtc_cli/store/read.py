@@ -16,6 +16,7 @@ from torch import Tensor
 from vtc_cli.core.decision import MARKS, Decision
 from vtc_cli.core.errors import StageError, TokenFileError, VtcError
 from vtc_cli.core.layout import Grid, Layout
+from vtc_cli.core.memory import is_out_of_memory
 from vtc_cli.core.tokens import COLUMNS, TokenTable
 from vtc_cli.store.head import FORMAT, FORMAT_VERSION, Head
 from vtc_cli.store.write import ADDED, ENTERING
@@ -250,6 +251,8 @@ def _tensors(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise _no_safetensors(path, f": {error}") from error
 
 

@@ -23,7 +23,13 @@ from vtc_cli.models.support.crops import (
     view_boxes,
 )
 from vtc_cli.models.support.prompt import Prompt, Seen
-from vtc_cli.models.support.shapes import decoder_shape, tower_shape
+from vtc_cli.models.support.shapes import (
+    CLASS_ROWS,
+    check_raster,
+    decoder_shape,
+    deepest_layer,
+    tower_shape,
+)
 
 TOO_THIN = "the picture is so thin that nothing of its crops is left beside padding"
 
@@ -37,13 +43,11 @@ class AnyresAdapter(Adapter):
     is 0, and in place of a vector they have the mean over all patches of their picture or video.
 
     Class attributes:
-        tower: `model_type` of the vision tower.
-        strategy: how features are selected; `default` leaves [CLS] out, `full` has none.
+        towers: `model_type` of the vision towers it may have.
         packing: what is told of the way from tower rows to tokens.
     """
 
-    tower: ClassVar[str]
-    strategy: ClassVar[str]
+    towers: ClassVar[tuple[str, ...]]
     packing: ClassVar[str]
 
     @property
@@ -51,14 +55,13 @@ class AnyresAdapter(Adapter):
         """Sizes from the configuration."""
         config = self.model.config
         vision, text = config.vision_config, config.get_text_config(decoder=True)
-        depth, layer = vision.num_hidden_layers, config.vision_feature_layer
         linear = self.projector.linear_1, self.projector.linear_2
         return ModelShape(
             vision=tower_shape(vision),
             patch_inputs=vision.num_channels * vision.patch_size**2,
             patches=self.patches.count,
-            class_tokens=int(self.strategy == "default"),
-            feature_layers=layer if layer >= 0 else depth + 1 + layer,
+            class_tokens=CLASS_ROWS[vision.model_type],
+            feature_layers=deepest_layer(config),
             projector=tuple((part.in_features, part.out_features) for part in linear),
             decoder=decoder_shape(text),
             packing=self.packing,
@@ -190,24 +193,9 @@ class AnyresAdapter(Adapter):
         """Refuse what the adapter would get wrong.
 
         Raises:
-            ModelError: another tower, several feature layers, another selection of features.
+            ModelError: another tower, or a selection of features that leaves no raster of patches.
         """
-        faults = {
-            f"a {config.vision_config.model_type} tower": (
-                config.vision_config.model_type != cls.tower
-            ),
-            "features of several tower layers": not isinstance(config.vision_feature_layer, int),
-            f"features by {config.vision_feature_select_strategy!r}": (
-                config.vision_feature_select_strategy != cls.strategy
-            ),
-        }
-        for found, wrong in faults.items():
-            if wrong:
-                raise ModelError(
-                    found,
-                    where=source,
-                    allowed=f"a {cls.tower} tower, one feature layer, features by {cls.strategy!r}",
-                )
+        check_raster(config, cls.towers, source)
 
 
 def _inputs(seen: Seen) -> int:

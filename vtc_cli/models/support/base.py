@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from vtc_cli.core.errors import MediaError, ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
-from vtc_cli.models.support.parts import Parts, as_taken, prompt_ids, visual_places
+from vtc_cli.models.support.checkpoint import checkpoint_errors
+from vtc_cli.models.support.parts import (
+    CHAT,
+    IMAGES,
+    TOKENIZER,
+    Parts,
+    as_taken,
+    prompt_ids,
+    visual_places,
+)
 from vtc_cli.models.support.prompt import (
     EncoderOutput,
     Kind,
@@ -22,6 +31,7 @@ from vtc_cli.models.support.prompt import (
     in_span_order,
     layout_of,
 )
+from vtc_cli.models.support.shapes import context_of
 
 # Signals that every family gives: the engine reads them off the projector and the decoder.
 COMMON_SIGNALS = frozenset(
@@ -65,6 +75,8 @@ class Adapter(ABC):
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
         self.processor = processor
+        if not self.shape.class_tokens:  # the towers of a family may differ
+            self.provides = self.provides - CLASS_SIGNALS  # type: ignore[misc]
 
     @classmethod
     @abstractmethod
@@ -90,6 +102,11 @@ class Adapter(ABC):
         raise ModelError(
             f"the family {cls.family} ships no true sizes", hint=f"narrow:{cls.family}"
         )
+
+    @property
+    def source(self) -> str:
+        """Folder or hub id of the checkpoint; the family where there is none."""
+        return str(getattr(self.model.config, "name_or_path", "") or self.family)
 
     @property
     def device(self) -> torch.device:
@@ -172,22 +189,28 @@ class Adapter(ABC):
 
         Raises:
             MediaError: something that the family does not take.
-            ModelError: the prompt does not hold the placeholders that the tower's tokens need.
+            UsageError: a question with placeholders.
+            ModelError: the checkpoint's processor, tokenizer or chat template is broken.
         """
         shown = (media,) if isinstance(media, Media) else tuple(media)
         self._check(shown)
-        seen = self.see_all([as_taken(each, self.takes, self.family) for each in shown])
-        input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
-        places = visual_places(input_ids, self.placeholder_ids, layout_of(seen).tokens)
-        joined = self.joined_inputs(seen)
+        taken = [as_taken(each, self.takes, self.family) for each in shown]
+        with checkpoint_errors(self.source, IMAGES):
+            seen = self.see_all(taken)
+            joined = self.joined_inputs(seen)
+        with checkpoint_errors(self.source, CHAT):
+            input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
+            ids, tokens = self.placeholder_ids, layout_of(seen).tokens
+            places = visual_places(self.parts, input_ids, ids, tokens, question)
+            positions = self.positions(input_ids, seen)
         return Prompt(
             input_ids=input_ids,
-            position_ids=self.positions(input_ids, seen),
+            position_ids=positions,
             visual_index=places,
             seen=seen,
             encoder_inputs={name: value.to(self.device) for name, value in joined.items()},
             question=question,
-            warnings=(*self.prompt_warnings(input_ids), *_warnings(seen)),
+            warnings=_warnings(seen),
         )
 
     def turn_ids(self, question: str, last_id: int) -> Tensor:
@@ -198,8 +221,9 @@ class Adapter(ABC):
             last_id: last token of the answer, which comes first here; no second one like it follows
                 where the answer ended with the token that closes a turn.
         """
-        text = self.parts.next_turn(self.fallback, question)
-        ids: list[int] = self.parts.tokenizer(text, add_special_tokens=False).input_ids
+        with checkpoint_errors(self.source, CHAT):
+            text = self.parts.next_turn(self.fallback, question)
+            ids: list[int] = self.parts.tokenizer(text, add_special_tokens=False).input_ids
         if ids and ids[0] == last_id:
             ids = ids[1:]
         return torch.tensor([[last_id, *ids]], dtype=torch.int64, device=self.device)
@@ -253,13 +277,14 @@ class Adapter(ABC):
         """(..., 1, S) position ids as `generate` counts them."""
         return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
 
-    def prompt_warnings(self, input_ids: Tensor) -> tuple[str, ...]:
-        """What the reader must know of a prompt, for instance that it is too long."""
-        known = getattr(self.decoder.config, "max_position_embeddings", None)
-        length = input_ids.shape[1]
-        if known is None or length <= known:
-            return ()
-        return (f"a prompt of {length} tokens; the decoder was trained on {known} at most",)
+    @property
+    def context(self) -> int | None:
+        """Positions that the decoder was made for, rope scaling included; None if it names none."""
+        return context_of(self.decoder.config)
+
+    def positions_of(self, prompt: Prompt) -> int:
+        """Positions that the whole prompt takes: the highest position id plus one."""
+        return prompt.prompt_tokens
 
     def encode(self, prompt: Prompt) -> EncoderOutput:
         """Run tower and projector through the model's own methods."""
@@ -335,15 +360,26 @@ class Adapter(ABC):
         return embeddings
 
     def stop_ids(self) -> frozenset[int]:
-        """Token ids that end an answer."""
-        ids = self.model.generation_config.eos_token_id
-        return frozenset([] if ids is None else [ids] if isinstance(ids, int) else ids)
+        """Token ids that end an answer.
+
+        Raises:
+            ModelError: the checkpoint names something else.
+        """
+        found = self.model.generation_config.eos_token_id
+        ids = found if isinstance(found, list | tuple) else [] if found is None else [found]
+        if not all(type(each) is int for each in ids):
+            raise ModelError(
+                f"eos_token_id {found!r} in generation_config.json",
+                where=self.source,
+                allowed="token ids",
+            )
+        return frozenset(ids)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The words of `token_ids` without special tokens."""
-        tokenizer = self.processor.tokenizer
-        words: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        return words.strip()
+        with checkpoint_errors(self.source, TOKENIZER):
+            words = self.parts.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return str(words).strip()
 
 
 def flat_rows(pooled: Any) -> Tensor:

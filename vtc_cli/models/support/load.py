@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from vtc_cli.core.discover import assets_folder, load_module, sources
-from vtc_cli.core.errors import MemoryExhaustedError, ModelError
+from vtc_cli.core.errors import ModelError
 from vtc_cli.core.trace import ModelFacts
 from vtc_cli.models.support.base import Adapter
+from vtc_cli.models.support.checkpoint import (
+    WHOLE,
+    check_finite,
+    checkpoint_errors,
+    folder_or_id,
+    model_type,
+)
 from vtc_cli.models.support.true_size import builder, read_true_size
 
 TINY = "tiny"
@@ -27,6 +29,10 @@ SHAPE = "shape:"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
 NARROW_SEED = 0
+MODELS = (
+    f"{', '.join(SHIPPED)}, {NARROW}<family>, {SHAPE}<name>, a local checkpoint folder, or a hub "
+    "id on a machine that can reach the hub or has it cached"
+)
 
 
 @dataclass(frozen=True)
@@ -54,9 +60,13 @@ def load_model(name: str, options: LoadOptions) -> tuple[Adapter, ModelFacts]:
     device, dtype = _device(options.device), _dtype(options.dtype, options.device)
     if options.attention not in ATTENTIONS:
         raise ModelError(f"no attention {options.attention}", allowed=", ".join(ATTENTIONS))
-    with _load_errors(name):
+    with checkpoint_errors(name, allowed=MODELS):
         adapter, weights = _adapter(name, device, dtype, options.attention)
         adapter.model.to(device=device, dtype=dtype)
+        if weights != "random":
+            check_finite(adapter.model, name)
+        adapter.stop_ids()
+        shape = adapter.shape
     facts = ModelFacts(
         id=name,
         family=adapter.family,
@@ -64,7 +74,7 @@ def load_model(name: str, options: LoadOptions) -> tuple[Adapter, ModelFacts]:
         dtype=str(dtype).removeprefix("torch."),
         device=str(device),
         attention=options.attention,
-        shape=adapter.shape,
+        shape=shape,
     )
     return adapter, facts
 
@@ -83,9 +93,9 @@ def _adapter(
         adapter = _family(name.removeprefix(NARROW)).narrow(NARROW_SEED)
         adapter.model.set_attn_implementation(attention)
         return adapter, "random"
-    source = str(assets_folder() / name) if name in SHIPPED else name
+    source = str(assets_folder() / name) if name in SHIPPED else folder_or_id(name, WHOLE)
     family = _family_of(source)
-    loaded = family.load(source, dtype=dtype, attn_implementation=attention, use_safetensors=True)
+    loaded = family.load(source, dtype=dtype, attn_implementation=attention)
     return loaded, "trained" if name in SHIPPED else "pretrained"
 
 
@@ -123,48 +133,18 @@ def _family(name: str) -> type[Adapter]:
 
 def _family_of(source: str) -> type[Adapter]:
     """The adapter class for a checkpoint, by the `model_type` of its configuration."""
-    model_type = _model_type(source)
+    kind = model_type(source)
     for name in sources("models"):
         family = family_class(name)
-        if model_type in family.model_types:
+        if kind in family.model_types:
             return family
-    supported = sorted({kind for f in sources("models") for kind in family_class(f).model_types})
+    supported = sorted({each for f in sources("models") for each in family_class(f).model_types})
     raise ModelError(
-        f"a checkpoint of architecture {model_type}",
+        f"a checkpoint of architecture {kind}",
         where=source,
         allowed=", ".join(supported),
         hint="vtc_cli/models/ holds one adapter file a family; docs/methods.md says how to add one",
     )
-
-
-def _model_type(source: str) -> str:
-    """`model_type` from config.json of a folder or of the hub."""
-    folder = Path(source).expanduser()
-    if folder.exists() or source.startswith((".", "/", "~")):
-        return _local_model_type(folder)
-    from transformers import AutoConfig
-
-    config: Any = AutoConfig.from_pretrained(source)
-    return str(config.model_type)
-
-
-def _local_model_type(folder: Path) -> str:
-    """`model_type` of a local checkpoint.
-
-    Raises:
-        ModelError: no folder, no readable config.json, or no model_type in it.
-    """
-    path = folder / "config.json"
-    wanted = "a folder with config.json, *.safetensors and the processor's files"
-    if not path.is_file():
-        found = "a folder without config.json" if folder.is_dir() else "no such folder"
-        raise ModelError(found, where=str(folder), allowed=wanted)
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
-    except (ValueError, KeyError, OSError) as error:
-        raise ModelError(
-            f"config.json cannot be used: {error}", where=str(path), allowed=wanted
-        ) from error
 
 
 def _device(name: str) -> torch.device:
@@ -195,30 +175,3 @@ def _dtype(name: str, device: str) -> torch.dtype:
     if name not in DTYPES:
         raise ModelError(f"no dtype {name}", allowed=f"auto, {', '.join(DTYPES)}")
     return DTYPES[name]
-
-
-@contextmanager
-def _load_errors(name: str) -> Iterator[None]:
-    """Turn what the libraries raise over a checkpoint into one clear error."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryExhaustedError(str(error).splitlines()[0], where=name) from error
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
-        raise ModelError(
-            _first_line(error),
-            where=name,
-            allowed=f"{', '.join(SHIPPED)}, {NARROW}<family>, {SHAPE}<name>, a local checkpoint "
-            "folder, or a hub id on a machine that can reach the hub or has it cached",
-        ) from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in {"safetensors", "huggingface_hub"}:
-            raise
-        raise ModelError(
-            _first_line(error), where=name, allowed="readable *.safetensors"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +18,23 @@ from torch import Tensor
 
 from vtc_cli.core.errors import MediaError, ModelError, UsageError
 from vtc_cli.core.media import Media
+from vtc_cli.models.support.chat import rendered
+from vtc_cli.models.support.checkpoint import (
+    WHOLE,
+    checkpoint_errors,
+    config_file,
+    json_object,
+    pretrained,
+)
 from vtc_cli.models.support.prompt import Kind, Seen
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+TOKENIZER = "tokenizer (tokenizer.json, tokenizer_config.json)"
+IMAGES = "image processor (processor_config.json, preprocessor_config.json)"
+CHAT = "tokenizer or chat template (tokenizer.json, chat_template.jinja, ids in config.json)"
+FRAMES = "processor of frames (processor_config.json, video_preprocessor_config.json)"
+SIZES = ("size", "crop_size", "max_image_size", "pad_size")
+LONGEST_SIDE = 4096  # of an input of any tower, and of whole pictures before they are cut
 FRAME_FIELDS = (
     "do_resize",
     "size",
@@ -55,8 +69,9 @@ class Parts:
         Raises:
             ModelError: the tokenizer does not know it.
         """
-        text = self.tokenizer.convert_ids_to_tokens(token_id)
-        if not text:
+        with checkpoint_errors(f"token {token_id} of config.json", TOKENIZER):
+            text = self.tokenizer.convert_ids_to_tokens(token_id)
+        if not isinstance(text, str) or not text:
             raise ModelError(
                 f"token {token_id} of config.json is not in the tokenizer",
                 allowed="tokenizer files that belong to the weights",
@@ -76,13 +91,8 @@ class Parts:
             return fallback.format(visuals=visuals, question=question)
         content: list[dict[str, str]] = [{"type": one.kind} for one in seen]
         content.append({"type": "text", "text": question})
-        text: str = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        return text
+        turns = [{"role": "user", "content": content}]
+        return rendered(self.tokenizer, self.chat_template, turns)
 
     def next_turn(self, fallback: str, question: str) -> str:
         """The text between an answer and the answer to a further question.
@@ -95,14 +105,9 @@ class Parts:
             end = self.tokenizer.eos_token or ""
             return end + fallback.format(visuals="", question=question)
         mark = "<<answer>>"
-        turns = (("user", "?"), ("assistant", mark), ("user", question))
-        text: str = self.tokenizer.apply_chat_template(
-            [{"role": who, "content": [{"type": "text", "text": said}]} for who, said in turns],
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        return text.rpartition(mark)[2]
+        said = (("user", "?"), ("assistant", mark), ("user", question))
+        turns = [{"role": who, "content": [{"type": "text", "text": text}]} for who, text in said]
+        return rendered(self.tokenizer, self.chat_template, turns).rpartition(mark)[2]
 
 
 def prompt_ids(parts: Parts, fallback: str, seen: Sequence[Seen], question: str) -> Tensor:
@@ -124,10 +129,11 @@ def prompt_ids(parts: Parts, fallback: str, seen: Sequence[Seen], question: str)
             hint="check the chat template of the checkpoint",
         )
     if len(pieces) > len(seen) + 1:
-        raise UsageError(
+        asked = re.search(markers, question) is not None
+        raise (UsageError if asked else ModelError)(
             f"the prompt holds more than {len(seen)} times {seen[-1].marker!r}",
             allowed="one for each picture or video",
-            hint="leave it out of the question",
+            hint="leave it out of the question" if asked else "check the chat template",
         )
     filled = [one.text + piece for one, piece in zip(seen, pieces[1:], strict=True)]
     text = pieces[0] + "".join(filled)
@@ -136,34 +142,53 @@ def prompt_ids(parts: Parts, fallback: str, seen: Sequence[Seen], question: str)
     return torch.tensor([ids], dtype=torch.int64)
 
 
-def load_parts(source: str, image_processor: Any) -> Parts:
+def load_parts(source: str, images: Callable[[str], Any]) -> Parts:
     """The parts of a local folder or hub id.
 
     Args:
         source: folder or id.
-        image_processor: gives the image processor of a source, for instance `from_pretrained`.
+        images: gives its image processor, for instance `image_processor(kind)`.
 
     Raises:
-        ModelError: names the part that is missing.
+        ModelError: names the part that is missing or broken.
     """
     from transformers import AutoTokenizer
 
-    tokenizer: Any = load_part("tokenizer", source, lambda: AutoTokenizer.from_pretrained(source))
-    images = load_part("image processor", source, lambda: image_processor(source))
-    template = _template(source) or getattr(tokenizer, "chat_template", None)
-    return Parts(tokenizer, images, template)
+    with checkpoint_errors(source, TOKENIZER):
+        tokenizer = pretrained(AutoTokenizer, source)
+    with checkpoint_errors(source, IMAGES):
+        processor = images(source)
+    _check_sizes(processor, source)
+    with checkpoint_errors(source, "chat template"):
+        template = _template(source) or getattr(tokenizer, "chat_template", None)
+    if not isinstance(template, str | None):
+        raise ModelError(
+            f"a chat template of type {type(template).__name__}", where=source, allowed="text"
+        )
+    return Parts(tokenizer, processor, template)
 
 
-def visual_places(input_ids: Tensor, token_ids: Sequence[int], expected: int) -> Tensor:
+def visual_places(
+    parts: Parts, input_ids: Tensor, token_ids: Sequence[int], expected: int, question: str
+) -> Tensor:
     """(N0,) places of the visual tokens in `input_ids` (1, S).
 
+    Args:
+        parts: the tokenizer among them.
+        input_ids: of the prompt.
+        token_ids: the placeholders.
+        expected: how many there must be.
+        question: what is asked.
+
     Raises:
-        UsageError: not `expected` of them.
+        UsageError: not `expected` of them, and the question holds some.
+        ModelError: not `expected` of them, though the question holds none.
     """
     wanted = torch.tensor(list(token_ids), device=input_ids.device)
     places = torch.isin(input_ids[0], wanted).nonzero()[:, 0]
     if places.shape[0] != expected:
-        raise UsageError(
+        asked = not set(token_ids).isdisjoint(parts.tokenizer(question).input_ids)
+        raise (UsageError if asked else ModelError)(
             f"{places.shape[0]} placeholders in a prompt with {expected} visual tokens",
             allowed="a question without placeholders of its own, and a tokenizer and a chat "
             "template that keep those of the pictures",
@@ -196,57 +221,83 @@ def as_taken(media: Media, takes: frozenset[Kind], family: str) -> Media:
     )
 
 
-def frame_settings(source: str) -> dict[str, Any]:
-    """Settings of a checkpoint for frames of videos; those for pictures if it has no others.
+def image_processor(kind: Any, **options: Any) -> Callable[[str], Any]:
+    """What loads an image processor of class `kind`."""
+    return partial(pretrained, kind, **options)
+
+
+def frame_processor(kind: Any, source: str) -> Any:
+    """An image processor of class `kind` with the checkpoint's settings for frames of videos.
+
+    Those for pictures, if it has no others.
 
     Raises:
-        OSError: it has neither.
+        ModelError: it has neither, or they are broken.
     """
+    with checkpoint_errors(source, FRAMES):
+        processor = kind(**_frame_settings(source))
+    _check_sizes(processor, source)
+    return processor
+
+
+def _check_sizes(processor: Any, source: str) -> None:
+    """Refuse sizes that no tower takes before a picture is scaled to them.
+
+    Raises:
+        ModelError: a side of more than `LONGEST_SIDE` pixels, or more pixels than its square.
+    """
+    counts = hasattr(processor, "merge_size")  # of Qwen: edges are numbers of pixels
+    for name in SIZES:
+        for edge, value in dict(getattr(processor, name, None) or {}).items():
+            most = LONGEST_SIDE ** (2 if counts else 1)
+            bounded = isinstance(value, int | float) and not (counts and edge == "longest_edge")
+            if bounded and value > most:
+                raise ModelError(
+                    f"{name} with {edge} {value} of the image processor",
+                    where=source,
+                    allowed=f"at most {most:,}",
+                )
+
+
+def _frame_settings(source: str) -> dict[str, Any]:
     nested = _json(source, "processor_config.json").get("video_processor")
     settings = nested or _json(source, "video_preprocessor_config.json")
     settings = settings or _json(source, "preprocessor_config.json")
     if not settings:
-        raise OSError("no video_preprocessor_config.json and no preprocessor_config.json")
+        raise ModelError(
+            "no usable image processor: no settings in processor_config.json, "
+            "video_preprocessor_config.json or preprocessor_config.json",
+            where=source,
+            allowed=WHOLE,
+        )
     return {name: settings[name] for name in FRAME_FIELDS if name in settings}
 
 
 def _json(source: str, name: str) -> dict[str, Any]:
     """A configuration file, empty if there is none."""
     path = config_file(source, name)
-    found: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return {} if path is None else json_object(path)
 
 
-def config_file(source: str, name: str) -> Path | None:
-    """The file `name` of a folder or hub id, None if it has none."""
-    from transformers.utils.hub import cached_file
+def check_pixels(pixels: Tensor, side: int) -> None:
+    """See that the image processor made what the tower takes.
 
-    quiet = {
-        "_raise_exceptions_for_missing_entries": False,
-        "_raise_exceptions_for_connection_errors": False,
-    }
-    found = cached_file(source, name, **quiet)
-    return None if found is None else Path(found)
-
-
-def load_part(name: str, source: str, load: Callable[[], Any]) -> Any:
-    """One part, or an error that names it."""
-    try:
-        return load()
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
+    Raises:
+        ModelError: pictures (..., H, W) of another size than `side` x `side`.
+    """
+    if tuple(pixels.shape[-2:]) != (side, side):
         raise ModelError(
-            f"no usable {name}: {first}",
-            where=source,
-            allowed="config.json, *.safetensors and the files of tokenizer and image processor",
-        ) from error
+            f"pictures of {pixels.shape[-2]} x {pixels.shape[-1]} pixels from the image processor",
+            allowed=f"{side} x {side}, as the vision tower takes",
+            hint="check size and crop_size in the checkpoint's processor configuration",
+        )
 
 
-def _template(source: str) -> str | None:
+def _template(source: str) -> Any:
     """The chat template that stands in a file of its own."""
     for name in TEMPLATE_FILES:
         path = config_file(source, name)
         if path is not None:
             text = path.read_text(encoding="utf-8")
-            return text if path.suffix == ".jinja" else str(json.loads(text)["chat_template"])
+            return text if path.suffix == ".jinja" else json.loads(text)["chat_template"]
     return None

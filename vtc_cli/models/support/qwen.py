@@ -15,9 +15,10 @@ from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput, TransformerShape
 from vtc_cli.models.support.base import COMMON_SIGNALS, Adapter
+from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.geometry import stretched_boxes
 from vtc_cli.models.support.offline import random_model
-from vtc_cli.models.support.parts import load_parts
+from vtc_cli.models.support.parts import image_processor, load_parts
 from vtc_cli.models.support.prompt import EncoderOutput, Kind, Prompt, Seen, in_span_order
 from vtc_cli.models.support.qwen_offline import NARROW_TOKENS, byte_parts, text_sizes, token_ids
 from vtc_cli.models.support.shapes import decoder_shape
@@ -63,8 +64,9 @@ class QwenAdapter(Adapter):
             Qwen2VLImageProcessorPil,
         )
 
-        parts = load_parts(source, Qwen2VLImageProcessorPil.from_pretrained)
-        return cls(cls.model_class().from_pretrained(source, **options).eval(), parts)
+        config = read_config(cls.model_class(), source)
+        parts = load_parts(source, image_processor(Qwen2VLImageProcessorPil))
+        return cls(load_weights(cls.model_class(), source, config, **options), parts)
 
     @classmethod
     def random(
@@ -237,6 +239,10 @@ class QwenAdapter(Adapter):
         return _steps(pixels, frames, depth), torch.cat(
             [torch.tensor([[-(-frames // depth)]]), sizes[:1, 1:]], dim=1
         )
+
+    def positions_of(self, prompt: Prompt) -> int:
+        """Places in time and space go less far than the count of tokens."""
+        return int(prompt.position_ids[1:].max()) + 1
 
     def positions(self, input_ids: Tensor, seen: Sequence[Seen]) -> Tensor:
         """(4, 1, S) as `generate` makes them, without leaving state on the model.

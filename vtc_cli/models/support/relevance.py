@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +13,15 @@ from torch.nn.functional import cosine_similarity
 from vtc_cli.core.errors import ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.signals import Produced
+from vtc_cli.models.support.checkpoint import (
+    check_finite,
+    checkpoint_errors,
+    folder_or_id,
+    load_weights,
+    model_type,
+    read_config,
+)
+from vtc_cli.models.support.parts import image_processor, load_parts
 
 # `model_type` of a checkpoint: its class, and the image processor that needs Pillow only.
 PAIRS = {
@@ -107,7 +113,15 @@ class FrameScores:
     question: str
 
     def __call__(self) -> Produced:
-        """Cosine of image and text embedding, (F,) float32, its operations and its source."""
+        """Cosine of image and text embedding, (F,) float32, its operations and its source.
+
+        Raises:
+            ModelError: the pair is broken.
+        """
+        with checkpoint_errors(self.pair.name, "pair", ALLOWED):
+            return self._scores()
+
+    def _scores(self) -> Produced:
         text, flops = self.pair.text_embedding(self.question)
         parts = []
         for first in range(0, len(self.media.frames), BATCH_FRAMES):
@@ -126,58 +140,19 @@ def load_pair(name: str, device: torch.device, dtype: torch.dtype) -> Pair:
     """
     import transformers
 
-    with _load_errors(name):
-        source = _source(name)
-        kind = str(transformers.AutoConfig.from_pretrained(source).model_type)
+    with checkpoint_errors(name, allowed=ALLOWED):
+        source = folder_or_id(name, ALLOWED)
+        kind = model_type(source)
         if kind not in PAIRS:
             raise ModelError(f"a checkpoint of architecture {kind}", where=name, allowed=ALLOWED)
         model_class, module, processor_class = PAIRS[kind]
-        model, told = getattr(transformers, model_class).from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-        _check_whole(name, told["missing_keys"])
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         images = getattr(import_module(f"transformers.models.{module}"), processor_class)
-        return Pair(name, kind, model.eval().to(device), tokenizer, images.from_pretrained(source))
-
-
-def _source(name: str) -> str:
-    """The folder or id that the library is to load.
-
-    Raises:
-        ModelError: a path without a checkpoint.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError("a folder without config.json", where=name, allowed=ALLOWED)
-    if not folder.is_dir() and (folder.exists() or name.startswith((".", "/", "~"))):
-        found = "a file" if folder.exists() else "no such folder"
-        raise ModelError(found, where=name, allowed=ALLOWED)
-    return str(folder) if folder.is_dir() else name
-
-
-def _check_whole(name: str, missing: Any) -> None:
-    """The library fills what is missing with chance; scores would be noise.
-
-    Raises:
-        ModelError: a weight is missing.
-    """
-    if missing:
-        found = f"weights without {len(missing)} of the model's, for instance {min(missing)}"
-        raise ModelError(found, where=name, allowed="a complete checkpoint")
-
-
-@contextmanager
-def _load_errors(name: str) -> Iterator[None]:
-    """Turn what the libraries raise over a checkpoint into one clear error."""
-    try:
-        yield
-    except (ModelError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # safetensors and the hub have errors of their own kinds
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        found = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-        raise ModelError(found, where=name, allowed=ALLOWED) from error
+        parts = load_parts(source, image_processor(images))
+        cls = getattr(transformers, model_class)
+        config = read_config(cls, source)
+        model = load_weights(cls, source, config, dtype=dtype, attn_implementation="sdpa")
+        check_finite(model.to(device), name)
+        return Pair(name, kind, model, parts.tokenizer, parts.image_processor)
 
 
 def _linear_flops(module: nn.Module, rows: int) -> int:
