@@ -38,7 +38,7 @@ def read_media(path: str, options: FrameOptions = DEFAULT) -> Media:
         content = content_of(target, path)
         if content.kind != "picture":
             return _video(target, path, content, options)
-        picture = image_of(target.read_bytes(), path)
+        picture = image_of(target, path)
         if options == DEFAULT:
             return picture
         return replace(picture, warnings=(*picture.warnings, UNUSED))
