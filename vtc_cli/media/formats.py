@@ -144,11 +144,13 @@ def _tiff_bytes(picture: Any, held: float) -> int:
 
 def _too_much_memory(picture: Image.Image, needed: int, path: str | None) -> MediaError:
     pixels = picture.width * picture.height
-    most = int(MOST_BYTES / needed * pixels / 1e6)
+    most = int(MOST_BYTES / needed * pixels)
+    if most <= MOST_KEPT:  # smaller pictures are kept whole
+        most = int(MOST_BYTES / bytes_needed(picture, 1) * pixels)
     return MediaError(
         f"{picture.width} x {picture.height} pixels as {picture.format}: decoding takes "
         f"{needed / 1e9:.1f} GB",
         where=path,
-        allowed=f"at most {MOST_BYTES / 1e9:.2f} GB, about {most} million pixels of this kind",
+        allowed=f"at most {MOST_BYTES / 1e9:.2f} GB, about {most // 10**6} million pixels of this kind",
         hint="scale it down first, or save it as plain JPEG or PNG, which take less",
     )

@@ -19,7 +19,7 @@ from vtc_cli.media.turning import Turn
 
 ALLOWED = "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF"
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-TILE_PIXELS = 1 << 22  # converted at a time: no second copy of a large picture is made
+TILE_PIXELS = 1 << 20  # converted at a time: no second copy of a large picture is made
 ORIENTATION = 0x0112  # tag of EXIF; its values, CIPA DC-008 4.6.5
 TURNS = {
     2: Turn(left_right=True),

@@ -10,6 +10,7 @@ from vtc_cli.core.layout import Grid
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput
 from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS, Adapter
+from vtc_cli.models.support.fitting import fitted
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.prompt import Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
@@ -90,7 +91,7 @@ class LlavaAdapter(Adapter):
         """One picture of a fixed number of patches."""
         side = int(self.shape.patches**0.5)
         processor = self.parts.image_processor
-        pixels = processor(images=media.picture(), return_tensors="pt")["pixel_values"]
+        pixels = processor(images=fitted(media.picture(), processor), return_tensors="pt")["pixel_values"]
         marker = self.parts.token(self.model.config.image_token_id)
         return Seen(
             kind="image",

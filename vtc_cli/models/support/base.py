@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vtc_cli.core.errors import MediaError, ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
+from vtc_cli.models.support.fitting import MOST_PIXELS, averaged
 from vtc_cli.models.support.parts import Parts, as_taken, prompt_ids, visual_places
 from vtc_cli.models.support.prompt import (
     EncoderOutput,
@@ -53,6 +54,7 @@ class Adapter(ABC):
         several: whether a prompt may show more than one.
         fallback: format of a prompt, with `{visuals}` and `{question}`, for checkpoints without a
             chat template.
+        most_pixels: of a picture or frame; larger ones are averaged over blocks before it is seen.
     """
 
     family: ClassVar[str]
@@ -60,6 +62,7 @@ class Adapter(ABC):
     provides: ClassVar[frozenset[str]]
     takes: ClassVar[frozenset[Kind]] = frozenset({"image"})
     several: ClassVar[bool] = True
+    most_pixels: ClassVar[int] = MOST_PIXELS
     fallback: ClassVar[str]
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -176,7 +179,7 @@ class Adapter(ABC):
         """
         shown = (media,) if isinstance(media, Media) else tuple(media)
         self._check(shown)
-        seen = self.see_all([as_taken(each, self.takes, self.family) for each in shown])
+        seen = self._seen([as_taken(each, self.takes, self.family) for each in shown])
         input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
         places = visual_places(input_ids, self.placeholder_ids, layout_of(seen).tokens)
         joined = self.joined_inputs(seen)
@@ -219,6 +222,16 @@ class Adapter(ABC):
                 hint="`vtc models` lists the families",
             )
 
+    def _seen(self, shown: Sequence[Media]) -> tuple[Seen, ...]:
+        """What the model is shown, large pictures made smaller before."""
+        smaller = [averaged(media, self.most_pixels) for media in shown]
+        return tuple(
+            replace(one, boxes=one.boxes * (across, down, across, down))
+            if (across := own.width / less.width) * (down := own.height / less.height) != 1
+            else one
+            for own, less, one in zip(shown, smaller, self.see_all(smaller), strict=True)
+        )
+
     def see_all(self, shown: Sequence[Media]) -> tuple[Seen, ...]:
         """What the model is shown of a whole prompt."""
         return tuple(self.see(media) for media in shown)
@@ -245,8 +258,7 @@ class Adapter(ABC):
         """Arguments of the tower for all spans: those of each, one behind the other."""
         names = dict.fromkeys(name for one in seen for name in one.inputs)
         return {
-            name: torch.cat([one.inputs[name] for one in seen if name in one.inputs])
-            for name in names
+            name: joined([one.inputs[name] for one in seen if name in one.inputs]) for name in names
         }
 
     def positions(self, input_ids: Tensor, seen: Sequence[Seen]) -> Tensor:
@@ -344,6 +356,11 @@ class Adapter(ABC):
         tokenizer = self.processor.tokenizer
         words: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return words.strip()
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Rows one behind the other; no copy of a single part, which may be large."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def flat_rows(pooled: Any) -> Tensor:

@@ -27,6 +27,7 @@ PADS = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 TIMES = ("second_per_grid_ts",)  # arguments of position ids alone
 PUBLISHED_TOKENS = (4, 16384)  # least and most of a picture in the processors
+STRIP_PIXELS = 1 << 20  # that the processor is given at a time
 TOKENS_A_FRAME = 768  # the library's video processors of these families
 
 
@@ -42,6 +43,7 @@ class QwenAdapter(Adapter):
     """
 
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS
+    most_pixels: ClassVar[int] = 1 << 28  # the resize alone sees the picture: any that is read
     takes: ClassVar[frozenset[Kind]] = frozenset({"image", "video"})
     fallback: ClassVar[str] = (
         "<|im_start|>user\n{visuals}{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -193,7 +195,7 @@ class QwenAdapter(Adapter):
             grids=(grid,),
             tower=(TowerInput(steps, grid.rows, grid.columns),),
             inputs={
-                PIXELS[media.kind]: pixels.to(self.model.dtype),
+                PIXELS[media.kind]: pixels,
                 f"{media.kind}_grid_thw": size,
                 **self.timing(media),
             },
@@ -219,24 +221,54 @@ class QwenAdapter(Adapter):
     def _pixels(self, media: Media) -> tuple[Tensor, Tensor]:
         """(P, values) patches, and (1, 3) temporal steps, patch rows and patch columns."""
         processor: Any = self.parts.image_processor
-        frames = media.frames.shape[0] if media.kind == "video" else 1
-        pictures = [media.picture(frame) for frame in range(frames)]
-        size = dict(processor.size)
+        width, height = self._target(media)
+        grid = [height // processor.patch_size, width // processor.patch_size]
+        if media.kind == "image":
+            return self._patches(media.picture(), width, height), torch.tensor([[1, *grid]])
+        frames, depth = media.frames.shape[0], processor.temporal_patch_size
+        parts = [self._patches(media.picture(at), width, height) for at in range(frames)]
+        steps = -(-frames // depth)
+        return _steps(torch.cat(parts), frames, depth), torch.tensor([[steps, *grid]])
+
+    def _target(self, media: Media) -> tuple[int, int]:
+        """Width and height to which the processor resizes a picture or frame.
+
+        Raises:
+            MediaError: sides too unlike.
+        """
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+        processor: Any = self.parts.image_processor
+        side = processor.patch_size * processor.merge_size
+        least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
         if media.kind == "video":
-            side = processor.patch_size * processor.merge_size
-            size["longest_edge"] = min(size["longest_edge"], TOKENS_A_FRAME * side**2)
+            most = min(most, TOKENS_A_FRAME * side**2)
         try:
-            done = processor(images=pictures, size=size, return_tensors="pt")
+            height, width = smart_resize(media.height, media.width, side, least, most)
         except ValueError as error:
             found = f"{media.width} x {media.height} pixels: {error}"
             raise MediaError(found, where=media.path, allowed="sides not too unlike") from error
-        pixels, sizes = done["pixel_values"], done["image_grid_thw"]
-        if media.kind == "image":
-            return pixels, sizes
-        depth = processor.temporal_patch_size
-        return _steps(pixels, frames, depth), torch.cat(
-            [torch.tensor([[-(-frames // depth)]]), sizes[:1, 1:]], dim=1
-        )
+        return int(width), int(height)
+
+    def _patches(self, picture: Any, width: int, height: int) -> Tensor:
+        """(P, values) of one picture, as the processor makes them of all of it at once.
+
+        Patches stand row by row of merged ones, so a strip of whole rows gives a run of them: only
+        its pixels are held as floats, twice over, and not those of all 16 million.
+        """
+        processor: Any = self.parts.image_processor
+        resized = picture.resize((width, height), processor.resample)
+        side = processor.patch_size * processor.merge_size
+        rows = max(1, STRIP_PIXELS // (width * side)) * side
+        values = 3 * processor.temporal_patch_size * processor.patch_size**2
+        count = (height // processor.patch_size) * (width // processor.patch_size)
+        patches, done = torch.empty(count, values, dtype=self.model.dtype), 0
+        for top in range(0, height, rows):
+            strip = resized.crop((0, top, width, min(height, top + rows)))
+            part = processor(images=strip, do_resize=False, return_tensors="pt")["pixel_values"]
+            patches[done : done + len(part)] = part
+            done += len(part)
+        return patches
 
     def positions(self, input_ids: Tensor, seen: Sequence[Seen]) -> Tensor:
         """(4, 1, S) as `generate` makes them, without leaving state on the model.
