@@ -151,6 +151,6 @@ def _too_much_memory(picture: Image.Image, needed: int, path: str | None) -> Med
         f"{picture.width} x {picture.height} pixels as {picture.format}: decoding takes "
         f"{needed / 1e9:.1f} GB",
         where=path,
-        allowed=f"at most {MOST_BYTES / 1e9:.2f} GB, about {most // 10**6} million pixels of this kind",
+        allowed=f"at most {MOST_BYTES / 1e9:.2f} GB, about {most // 10**6} million such pixels",
         hint="scale it down first, or save it as plain JPEG or PNG, which take less",
     )

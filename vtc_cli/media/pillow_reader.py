@@ -9,6 +9,8 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
 from vtc_cli.core.errors import MediaError
 from vtc_cli.media.formats import check_picture, opened
 from vtc_cli.media.image import decode_picture, upright_rgb

@@ -91,7 +91,9 @@ class LlavaAdapter(Adapter):
         """One picture of a fixed number of patches."""
         side = int(self.shape.patches**0.5)
         processor = self.parts.image_processor
-        pixels = processor(images=fitted(media.picture(), processor), return_tensors="pt")["pixel_values"]
+        pixels = processor(images=fitted(media.picture(), processor), return_tensors="pt")[
+            "pixel_values"
+        ]
         marker = self.parts.token(self.model.config.image_token_id)
         return Seen(
             kind="image",

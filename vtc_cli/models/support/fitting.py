@@ -1,10 +1,10 @@
-"""Pictures made smaller before the library's image processors see them, where these would not bear
-their size: they hold 14 bytes a pixel, of the picture as it is padded or stretched.
+"""Pictures made smaller before the library's image processors see them, to bound memory.
 
-Ordinary pictures go to the processors as they are.
+A processor holds 14 bytes a pixel, of the picture as it is padded or stretched. Ordinary pictures
+go to it as they are.
 
 Deviation: a picture of more than 33.5 million pixels is averaged over blocks of F x F pixels before
-the model's own resize, which then reads from at least twice as many pixels on each side as it makes.
+the model's own resize, which still reads from more pixels than it makes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEPT_LENGTHS = 4  # shorter sides of a sliver that are left of its longer one; a
 
 
 def averaged(media: Media, most: int = MOST_PIXELS) -> Media:
-    """Every frame averaged over blocks so that it has at most `most` pixels; as it was if it has."""
+    """Every frame averaged over blocks, so that it has at most `most` pixels."""
     factor = block_side(media.width * media.height, most)
     if factor == 1:
         return media

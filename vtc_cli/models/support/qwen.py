@@ -19,16 +19,16 @@ from vtc_cli.models.support.geometry import stretched_boxes
 from vtc_cli.models.support.offline import random_model
 from vtc_cli.models.support.parts import load_parts
 from vtc_cli.models.support.prompt import EncoderOutput, Kind, Prompt, Seen, in_span_order
-from vtc_cli.models.support.qwen_offline import NARROW_TOKENS, byte_parts, text_sizes, token_ids
+from vtc_cli.models.support.qwen_offline import byte_parts, text_sizes, token_ids
 from vtc_cli.models.support.shapes import decoder_shape
 
 START, END = "<|vision_start|>", "<|vision_end|>"
 PADS = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 TIMES = ("second_per_grid_ts",)  # arguments of position ids alone
-PUBLISHED_TOKENS = (4, 16384)  # least and most of a picture in the processors
 STRIP_PIXELS = 1 << 20  # that the processor is given at a time
-TOKENS_A_FRAME = 768  # the library's video processors of these families
+TOKENS_A_FRAME = 768  # VIDEO_MAX_TOKEN_NUM of qwen-vl-utils, the published way to read videos
+FLOOR = 1.05  # a frame's share of the video's tokens is at least so many times the least of a frame
 
 
 class QwenAdapter(Adapter):
@@ -37,12 +37,23 @@ class QwenAdapter(Adapter):
     Rows of the tower are patches; tokens come to be in the merger at its end. So no stage can act
     inside the tower, and no signal comes from its attention.
 
-    Deviation: frames of a video are prepared by the picture processor, each held to the pixels of a
-    picture and to 768 tokens. The library's video processors need torchvision and hold whole videos
-    to a number of pixels.
+    Deviation: frames of a video are prepared by the picture processor, for the library's video
+    processors need torchvision. Each is held to the least pixels of a picture, to 768 tokens and to
+    its share of `video_tokens`, as qwen-vl-utils does.
+
+    Class attributes:
+        picture_tokens: least and most of a picture: `min_pixels` 3136 and `max_pixels` 12845056 of
+            preprocessor_config.json in Qwen2-VL and Qwen2.5-VL, over 28 x 28.
+        video_tokens: of a video, counted frame by frame: 0.9 of 128,000 tokens, each of two frames.
+        least_frame_tokens: VIDEO_MIN_TOKEN_NUM of qwen-vl-utils.
+        context: `max_position_embeddings` of the published text configuration.
     """
 
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS
+    picture_tokens: ClassVar[tuple[int, int]] = (4, 16384)
+    video_tokens: ClassVar[int] = 230_400
+    least_frame_tokens: ClassVar[int] = 128
+    context: ClassVar[int]
     most_pixels: ClassVar[int] = 1 << 28  # the resize alone sees the picture: any that is read
     takes: ClassVar[frozenset[Kind]] = frozenset({"image", "video"})
     fallback: ClassVar[str] = (
@@ -76,7 +87,7 @@ class QwenAdapter(Adapter):
         width: int,
         layers: int,
         vision: Mapping[str, Any],
-        tokens: tuple[int, int] = NARROW_TOKENS,
+        tokens: tuple[int, int] | None = None,
     ) -> Self:
         """Random weights, a byte tokenizer and a picture processor.
 
@@ -85,23 +96,23 @@ class QwenAdapter(Adapter):
             width: of the decoder.
             layers: of the decoder.
             vision: the vision configuration, in the names of the family.
-            tokens: least and most tokens that a picture is scaled to.
+            tokens: least and most tokens that a picture is scaled to, None for the published ones.
         """
         kind = cls.model_class()
         config = kind.config_class(
-            text_config=text_sizes(width, layers, **cls._text_options()),
+            text_config=text_sizes(width, layers, cls.context, **cls._text_options()),
             vision_config=dict(vision),
             **token_ids(),
         )
         model = random_model(kind, config, seed)
-        return cls(model, byte_parts(config.vision_config.patch_size, tokens))
+        return cls(model, byte_parts(config.vision_config.patch_size, tokens or cls.picture_tokens))
 
     @classmethod
     def true_size(cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]) -> Self:
         """Random weights at true size with the byte tokenizer and the published bounds of sizes."""
         kind = cls.model_class()
         model = build(kind, kind.config_class(**fields, **token_ids()))
-        return cls(model, byte_parts(model.config.vision_config.patch_size, PUBLISHED_TOKENS))
+        return cls(model, byte_parts(model.config.vision_config.patch_size, cls.picture_tokens))
 
     @classmethod
     def _text_options(cls) -> Mapping[str, Any]:
@@ -221,7 +232,7 @@ class QwenAdapter(Adapter):
     def _pixels(self, media: Media) -> tuple[Tensor, Tensor]:
         """(P, values) patches, and (1, 3) temporal steps, patch rows and patch columns."""
         processor: Any = self.parts.image_processor
-        width, height = self._target(media)
+        width, height = self.resized(media)
         grid = [height // processor.patch_size, width // processor.patch_size]
         if media.kind == "image":
             return self._patches(media.picture(), width, height), torch.tensor([[1, *grid]])
@@ -230,7 +241,7 @@ class QwenAdapter(Adapter):
         steps = -(-frames // depth)
         return _steps(torch.cat(parts), frames, depth), torch.tensor([[steps, *grid]])
 
-    def _target(self, media: Media) -> tuple[int, int]:
+    def resized(self, media: Media) -> tuple[int, int]:
         """Width and height to which the processor resizes a picture or frame.
 
         Raises:
@@ -242,7 +253,9 @@ class QwenAdapter(Adapter):
         side = processor.patch_size * processor.merge_size
         least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
         if media.kind == "video":
-            most = min(most, TOKENS_A_FRAME * side**2)
+            share = self.video_tokens * side**2 // len(media.frames)
+            floor = int(FLOOR * self.least_frame_tokens * side**2)
+            most = min(most, max(floor, min(share, TOKENS_A_FRAME * side**2)))
         try:
             height, width = smart_resize(media.height, media.width, side, least, most)
         except ValueError as error:
