@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from training.scenes import COLOUR_NAMES, SHAPES
+from vtc_cli.media.formats import opened
 
 Split = Literal["train", "test"]
 SEGMENT_DISTANCE = 60.0
@@ -27,7 +28,7 @@ class EasyPicture:
 
     def load(self) -> Image.Image:
         """Return the picture in RGB (64 x 64 pixels)."""
-        with Image.open(self.path) as picture:
+        with opened(self.path) as picture:
             return picture.convert("RGB")
 
 

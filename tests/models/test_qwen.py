@@ -107,9 +107,6 @@ def test_narrow_has_the_depth_of_the_published_model(family: str) -> None:
     assert (shape.merged_patches, shape.class_tokens, shape.patches) == (4, 0, 0)
     if family == "qwen3_vl":
         assert tuple(adapter.model.config.vision_config.deepstack_visual_indexes) == (8, 16, 24)
-    small, large = noise_media(0, 20, 30), noise_media(0, 900, 1200)
-    grids = [adapter.prepare(media, "?").layout for media in (small, large)]
-    assert 64 <= grids[0].tokens <= grids[1].tokens <= 324
     again = family_class(family).narrow(0).model
     for one, other in zip(adapter.model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)

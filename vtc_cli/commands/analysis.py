@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vtc_cli.commands.analyze_options import AnalyzeOptions
 from vtc_cli.commands.curves import Selection, SweepOptions, observe_layers, sweep_input
 from vtc_cli.commands.job import PlanOptions, make_plan, parse_budget, parse_fidelity
-from vtc_cli.commands.loading import load_session
+from vtc_cli.commands.loading import load_session, model_for, model_for_items
 from vtc_cli.commands.matching import check_rules, rule_of
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.relevance import check_read, load_relevance, scored
@@ -80,7 +80,7 @@ def _observed(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     wanted = PlanOptions(
         parse_budget(options.budget), parse_fidelity(options.fidelity), options.exact_layers
     )
-    session = _session(options)
+    session = _session(options, model_for(options.model, (media,)))
     prompt = _visual(session.adapter.prepare(media, question), options.media)
     pair = load_relevance(options.relevance, session, SILENT)
     plans = [Plan("full"), *(make_plan(session, prompt, recipe, wanted) for recipe in recipes)]
@@ -107,7 +107,8 @@ def _swept(options: AnalyzeOptions, progress: Progress) -> dict[str, Any]:
     media = [read_media(item.media, frames) for item in items[:1]]  # the first tells the counts
     counts = options.counts()
     names = _selection_names(options)
-    session = _session(options)
+    model = model_for_items(options.model, (item.media for item in items), frames)
+    session = _session(options, model if options.data else model_for(options.model, media))
     first = _visual(session.adapter.prepare(media[0], items[0].question), items[0].media)
     chosen = _options(session, first, names, _counts(counts, first.layout.tokens), options)
     task = progress.add_task("sweeping", total=len(items) * chosen.steps)
@@ -209,8 +210,8 @@ def _counts(counts: list[int] | None, original_tokens: int) -> list[int]:
     return counts
 
 
-def _session(options: AnalyzeOptions) -> Session:
-    return load_session(SILENT, options.model, options.device, options.dtype, options.attn)
+def _session(options: AnalyzeOptions, model: str) -> Session:
+    return load_session(SILENT, model, options.device, options.dtype, options.attn)
 
 
 def _visual(prompt: Prompt, path: str) -> Prompt:

@@ -80,7 +80,7 @@ def analyze(
     matrix: MatrixOption = "layer_output",
     tau: TauOption = DEFAULT_TAU,
     rank: RankOption = "effective",
-    model: ModelOption = "tiny",
+    model: ModelOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn: AttnOption = "sdpa",

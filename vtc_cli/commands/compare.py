@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -30,7 +29,7 @@ from vtc_cli.commands.compare_options import (
     ShapeOption,
 )
 from vtc_cli.commands.listing import JsonOption
-from vtc_cli.commands.loading import model_for, progress_bar
+from vtc_cli.commands.loading import model_for_items, progress_bar
 from vtc_cli.commands.option_group import option_group
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import ExactLayersOption, FidelityOption, MaxTokensOption
@@ -42,7 +41,7 @@ from vtc_cli.commands.settings import (
     SeedOption,
 )
 from vtc_cli.commands.video_options import VideoOptions
-from vtc_cli.core.errors import CheckError, MediaError, VtcError
+from vtc_cli.core.errors import CheckError, VtcError
 
 if TYPE_CHECKING:
     from vtc_cli.commands.compare_work import ItemDone, ItemTask
@@ -67,7 +66,7 @@ def compare(
     limit: LimitOption = None,
     match: MatchOption = None,
     source: FromOption = None,
-    model: ModelOption = "tiny",
+    model: ModelOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn: AttnOption = "sdpa",
@@ -151,7 +150,8 @@ def _measured(
 
     take_part(options)
     everything = _items(options, folder)
-    options = replace(options, model=_model(options, everything))
+    paths = (item.media for item in everything)
+    options = replace(options, model=model_for_items(options.model, paths, options.frame_options()))
     work, items = CompareWork(options, tuple(everything)), everything[: options.limit]
     engine = engines.engine_options()
     with (
@@ -185,17 +185,6 @@ def _do_items(
                 progress.advance(bar)
             else:
                 rows.add(row)
-
-
-def _model(options: CompareOptions, items: list[Item]) -> str:
-    """The model asked for, or the one for what the first item that can be read shows."""
-    from vtc_cli.media.video import read_media
-
-    for item in items:
-        with suppress(MediaError):
-            media = read_media(item.media, options.frame_options())
-            return model_for(options.model, options.given, (media,))
-    return options.model
 
 
 def _items(options: CompareOptions, folder: Path) -> list[Item]:

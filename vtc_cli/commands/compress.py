@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from vtc_cli.commands.compress_options import (
     StageOption,
 )
 from vtc_cli.commands.listing import JsonOption
-from vtc_cli.commands.loading import busy, load_session
+from vtc_cli.commands.loading import busy, load_session, model_for
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.relevance import RelevanceOption, check_read, load_relevance
 from vtc_cli.commands.run_options import BudgetOption, ExactLayersOption, FidelityOption
@@ -63,7 +63,7 @@ def compress(
     fidelity: FidelityOption = None,
     exact_layers: ExactLayersOption = False,
     stage: StageOption = None,
-    model: ModelOption = "tiny",
+    model: ModelOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn: AttnOption = "sdpa",
@@ -97,6 +97,7 @@ def _compress_one(options: CompressOptions, output: Output) -> None:
 
     stem, plan = options.stem(), options.plan_options()
     media = read_media(options.media, options.frame_options())
+    options = replace(options, model=model_for(options.model, (media,)))
     compressor = _compressor(options, plan, output)
     with busy(output, f"compressing {options.media}"):
         report = compressor.compress(media, stem)
@@ -117,6 +118,7 @@ def _compress_folder(options: CompressOptions, output: Output) -> None:
     from vtc_cli.commands.compress_folder import Tally, compress_all, find_pictures, prepare_target
 
     folder, target, plan = Path(options.media), options.output_stem, options.plan_options()
+    options = replace(options, model=model_for(options.model, ()))  # of pictures alone
     pictures, passed_over = find_pictures(folder)
     prepare_target(folder, target)
     tally = Tally(passed_over=passed_over)

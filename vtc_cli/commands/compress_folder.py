@@ -165,11 +165,11 @@ def is_picture(path: Path) -> bool:
     """Whether a file has the ending of a picture, or is one by its content."""
     if path.suffix.lower() in PICTURE_ENDINGS:
         return True
-    from PIL import Image
+    from vtc_cli.media.formats import opened
 
     try:
-        with Image.open(path) as picture:
-            return bool(picture.format)
+        with opened(path):
+            return True
     except Exception:  # decoders raise whatever they like over a file that is no picture
         return False
 

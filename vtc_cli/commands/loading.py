@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vtc_cli.commands.output import Output
+from vtc_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from vtc_cli.core.media import Media
     from vtc_cli.engine.session import Session
+    from vtc_cli.media.frame_options import FrameOptions
+
+AUTO = "auto"
 
 
 def load_session(
@@ -27,13 +31,40 @@ def load_session(
         return _load(model, device, dtype, attn)
 
 
-def model_for(model: str, given: frozenset[str], shown: Sequence[Media]) -> str:
-    """The model asked for; where none was, that for frames about videos of several."""
+def model_for(model: str, shown: Sequence[Media]) -> str:
+    """The model asked for; for `auto` the shipped one for what a prompt shows.
+
+    Videos of several frames go to `tiny-video`, all else to `tiny`, which takes a single frame as a
+    picture. Every command follows this rule.
+    """
+    videos = [each.kind == "video" and each.frames.shape[0] > 1 for each in shown]
+    return _shipped(videos=bool(videos) and all(videos)) if model == AUTO else model
+
+
+def model_for_items(model: str, paths: Iterable[str], frames: FrameOptions) -> str:
+    """As `model_for`, for a command that does all its inputs with one model; by their headers.
+
+    Raises:
+        UsageError: pictures and videos, for which there is no one shipped model.
+    """
+    from vtc_cli.media.video import kind_of
+
+    if model != AUTO:
+        return model
+    kinds = {kind for path in dict.fromkeys(paths) if (kind := kind_of(path, frames))}
+    if len(kinds) > 1:
+        raise UsageError(
+            "pictures and videos, without --model",
+            allowed="one kind of them for a shipped model: tiny takes pictures, tiny-video videos",
+            hint="--model of a family that takes both, or --frames 1",
+        )
+    return _shipped(videos="video" in kinds)
+
+
+def _shipped(*, videos: bool) -> str:
     from vtc_cli.models.support.load import TINY, TINY_VIDEO
 
-    several = all(each.kind == "video" and each.frames.shape[0] > 1 for each in shown)
-    chosen = model != TINY or "model" in given
-    return TINY_VIDEO if several and not chosen else model
+    return TINY_VIDEO if videos else TINY
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
+from vtc_cli.commands.loading import model_for_items
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import ExactLayersOption, FidelityOption
 from vtc_cli.commands.settings import (
@@ -65,7 +67,7 @@ def solve(
     limit: LimitOption = None,
     fidelity: FidelityOption = None,
     exact_layers: ExactLayersOption = False,
-    model: ModelOption = "tiny",
+    model: ModelOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn: AttnOption = "sdpa",
@@ -114,6 +116,7 @@ def _solved(options: SolveOptions, created: str, output: Output) -> Solution:
     recipe = load_recipe(options.recipe)
     _check_apart(options, recipe.path)
     parse_fidelity(options.fidelity)
+    options = replace(options, model=_model(options))
     if options.calibrate is None:
         from vtc_cli.commands.solving import sizing_adapter, solve_by_arithmetic
 
@@ -122,6 +125,16 @@ def _solved(options: SolveOptions, created: str, output: Output) -> Solution:
     from vtc_cli.commands.calibrating import solve_by_calibration
 
     return solve_by_calibration(options, recipe, sys.argv[1:], created, output)
+
+
+def _model(options: SolveOptions) -> str:
+    """The model asked for, or the shipped one for the inputs."""
+    from vtc_cli.media.items import read_items
+
+    paths = [options.media] if options.media else []
+    if options.calibrate is not None:
+        paths = [item.media for item in read_items(options.calibrate)]
+    return model_for_items(options.model, paths, options.frame_options())
 
 
 def _check_apart(options: SolveOptions, path: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtc_cli.commands.job import Answered, Outcome, ShowText, stream
-from vtc_cli.commands.loading import load_session
+from vtc_cli.commands.loading import AUTO, load_session, model_for
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import RunOptions
 from vtc_cli.core.discover import recipe_files
@@ -32,6 +32,7 @@ def answer_from_tokens(
         TokenFileError: the file is broken, or it belongs to another model or recipe.
     """
     from vtc_cli.engine.decode import Generation
+    from vtc_cli.models.support.load import SHIPPED
     from vtc_cli.store.read import read_tokens
     from vtc_cli.store.replay import blank_media, replay_plan
 
@@ -40,7 +41,9 @@ def answer_from_tokens(
     notes = [*check_recipe(file, options), *_notes(options, file)]
     media = blank_media(file)
     dtype = file.head.model.dtype if options.dtype == "auto" else options.dtype
-    session = load_session(output, options.model, options.device, dtype, options.attn)
+    made = file.head.model.id
+    model = made if options.model == AUTO and made in SHIPPED else model_for(options.model, ())
+    session = load_session(output, model, options.device, dtype, options.attn)
     prompt = session.adapter.prepare(media, question)
     check_model(file, session, prompt)
     device = session.adapter.device

@@ -78,7 +78,7 @@ def run(
     budget: BudgetOption = "default",
     fidelity: FidelityOption = None,
     exact_layers: ExactLayersOption = False,
-    model: ModelOption = "tiny",
+    model: ModelOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn: AttnOption = "sdpa",
@@ -179,7 +179,7 @@ def _answer_about_media(
     media, *more = (read_media(path, frames) for path in (options.media, *options.more))
     recipe = load_recipe(options.recipe)
     check_read(options.relevance, [recipe])
-    model = model_for(options.model, options.given, (media, *more))
+    model = model_for(options.model, (media, *more))
     session = load_session(output, model, options.device, options.dtype, options.attn)
     pair = load_relevance(options.relevance, session, output)
     from vtc_cli.engine.decode import Generation

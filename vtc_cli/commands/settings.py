@@ -24,7 +24,10 @@ KEYS: dict[str, type] = {
 ModelOption = Annotated[
     str,
     typer.Option(
-        "--model", "-m", envvar="VTC_MODEL", help="Shipped model, Hugging Face id or local folder."
+        "--model",
+        "-m",
+        envvar="VTC_MODEL",
+        help="Shipped model, Hugging Face id or local folder; auto: tiny, for videos tiny-video.",
     ),
 ]
 DeviceOption = Annotated[

@@ -26,7 +26,7 @@ class Settings:
     two are replaced.
     """
 
-    model: str = "tiny"
+    model: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
     attn: str = "sdpa"

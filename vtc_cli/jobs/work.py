@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from vtc_cli.commands.job import Outcome, do_job, make_plan
-from vtc_cli.core.errors import MemoryExhaustedError, VtcError
+from vtc_cli.commands.loading import AUTO, load_session, model_for
+from vtc_cli.core.errors import MemoryExhaustedError, RecipeError, SignalError, VtcError
 from vtc_cli.core.media import Media
 from vtc_cli.jobs.doing import Ready
 from vtc_cli.jobs.job import Job, Settings
 from vtc_cli.metrics.answers import Rule, matches
+from vtc_cli.models.support.load import TINY_VIDEO
 from vtc_cli.report.build import build_result
 from vtc_cli.report.result import (
     SCHEMA_VERSION,
@@ -77,7 +79,7 @@ class JobWork:
     @property
     def model(self) -> str:
         """Name of the model."""
-        return self.settings.model
+        return model_for(self.settings.model, ())
 
     @property
     def batch_size(self) -> int:
@@ -85,15 +87,17 @@ class JobWork:
         return self.settings.batch_size
 
     def load(self, output: Output) -> Worker:
-        """Load the model.
+        """Load the model; for `auto` that for pictures, and that for videos when one comes.
 
         Raises:
-            VtcError: it cannot be loaded, or the recipe does not fit it.
+            VtcError: it cannot be loaded, or the recipe does not fit it, nor the one for videos.
         """
-        from vtc_cli.commands.loading import load_session
-
         mine = self.settings
-        worker = Worker(load_session(output, mine.model, mine.device, mine.dtype, mine.attn))
+
+        def load(name: str) -> Session:
+            return load_session(output, name, mine.device, mine.dtype, mine.attn)
+
+        worker = Worker(load(self.model), load if mine.model == AUTO else None)
         worker.check(mine)
         return worker
 
@@ -107,6 +111,8 @@ class Worker:
 
     Args:
         session: the model.
+        load: gives another model by name, where each job gets the shipped one for what it shows;
+            None if `session` is for all.
 
     Attributes:
         told: nothing.
@@ -114,8 +120,9 @@ class Worker:
 
     told: None = None
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, load: Callable[[str], Session] | None = None) -> None:
+        self._session, self._load = session, load
+        self._loaded = {session.facts.id: session}
         self._recipes: dict[str, Recipe] = {}
         self._notes: dict[str, None] = {}
         # On a CPU only the growth of the process is known, and it reads media ahead meanwhile.
@@ -128,10 +135,19 @@ class Worker:
             RecipeError: it does not, whatever the picture.
             SignalError: a stage needs what the family does not give.
         """
+        try:
+            self._check_fit(settings, self._session)
+        except (RecipeError, SignalError):
+            if self._load is None:
+                raise
+            self._check_fit(settings, self._named(TINY_VIDEO))
+
+    def _check_fit(self, settings: Settings, session: Session) -> None:
+        """See that the batch's own recipe fits one model."""
         from vtc_cli.commands.job import parse_fidelity
         from vtc_cli.recipe.resolve import resolve
 
-        adapter = self._session.adapter
+        adapter = session.adapter
         shape = adapter.shape
         resolve(
             self._recipe(settings.recipe),
@@ -168,7 +184,7 @@ class Worker:
         try:
             media = ready.sound()
             outcome = do_job(
-                self._session,
+                self._session_for(media),
                 media,
                 job.question,
                 self._recipe(settings.recipe),
@@ -192,6 +208,8 @@ class Worker:
         settings = job.settings
         try:
             media = ready.sound()
+            if self._session_for(media) is not self._session:
+                return self._alone(ready)
             whole = self._session.adapter.prepare(media, job.question)
             recipe = self._recipe(settings.recipe)
             plan = make_plan(self._session, whole, recipe, settings.plan_options())
@@ -224,6 +242,15 @@ class Worker:
         except Exception as error:  # recorded in the lines of these jobs
             return [failed_line(one.ready.task, error, one.created) for one in started]
         return [_line_of(one) for one in started]
+
+    def _session_for(self, media: Media) -> Session:
+        """The model for a job."""
+        return self._named(model_for(AUTO, (media,))) if self._load else self._session
+
+    def _named(self, name: str) -> Session:
+        if name not in self._loaded and self._load is not None:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
 
     def _recipe(self, name: str) -> Recipe:
         if name not in self._recipes:

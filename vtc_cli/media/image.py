@@ -1,24 +1,35 @@
-"""Pictures: bytes of any common format become upright RGB pixels."""
+"""Pictures: files of the common formats become upright RGB pixels."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import sys
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.core.media import Media
-from vtc_cli.media.files import STDIN, refused
-from vtc_cli.media.size import check_size, too_many_pixels
+from vtc_cli.media.files import local_file, refused
+from vtc_cli.media.formats import load, opened, reduction
+from vtc_cli.media.size import too_many_pixels
+from vtc_cli.media.turning import Turn
 
-ALLOWED = "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF, ..."
-DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
+ALLOWED = "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF"
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+TILE_PIXELS = 1 << 20  # converted at a time: no second copy of a large picture is made
+ORIENTATION = 0x0112  # tag of EXIF; its values, CIPA DC-008 4.6.5
+TURNS = {
+    2: Turn(left_right=True),
+    3: Turn(left_right=True, up_down=True),
+    4: Turn(up_down=True),
+    5: Turn(swap=True),
+    6: Turn(swap=True, left_right=True),
+    7: Turn(swap=True, left_right=True, up_down=True),
+    8: Turn(swap=True, up_down=True),
+}
 
 
 def read_image(path: str) -> Media:
@@ -33,59 +44,52 @@ def read_image(path: str) -> Media:
     Raises:
         MediaError: missing, empty, truncated, too large or no picture at all.
     """
-    return image_of(_bytes(path), path)
+    with local_file(path) as target:
+        if target.is_dir():
+            raise MediaError("a folder", where=path, allowed="one picture file, or - for stdin")
+        return image_of(target, path)
 
 
-def image_of(data: bytes, path: str) -> Media:
-    """One picture from the bytes of a file; `path` names it in errors and in the result.
+def image_of(target: Path, path: str) -> Media:
+    """The picture in the file `target`; `path` names it in errors and in the result.
 
     Raises:
         MediaError: as `read_image`.
     """
-    if not data:
-        raise MediaError("no bytes at all", where=path, allowed=ALLOWED)
-    pixels, notes = decode_picture(data, path)
+    pixels, notes = decode_picture(target, path)
+    try:
+        with target.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise refused(path, error) from error
     return Media(
         frames=pixels[None],
         timestamps=(0.0,),
         kind="image",
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256,
         warnings=tuple(notes),
     )
 
 
-def _bytes(path: str) -> bytes:
-    if path == STDIN:
-        return sys.stdin.buffer.read()
-    try:
-        return Path(path).expanduser().read_bytes()
-    except IsADirectoryError as error:
-        allowed = "one picture file, or - for stdin"
-        raise MediaError("a folder", where=path, allowed=allowed) from error
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~user without a home
-        raise refused(path, error) from error
-
-
-def decode_picture(data: bytes, path: str) -> tuple[Any, list[str]]:
-    """Pixels (H, W, 3) uint8 of the bytes of a file, and notes of what was done to them.
+def decode_picture(target: Path, path: str) -> tuple[Any, list[str]]:
+    """Pixels (H, W, 3) uint8 of a file, and notes of what was done to them.
 
     Raises:
         MediaError: no picture, a broken one or one that is too large; `path` says which.
+        MemoryError: this machine has less memory than a picture may take.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own warnings; the bound below is ours
-            with Image.open(io.BytesIO(data)) as picture:
-                check_size(picture.width, picture.height, path)
-                notes = _animation_notes(picture)
-                picture.load()
-                return upright_rgb(picture, notes), notes
-    except MediaError:
+        with opened(target) as picture:
+            notes = _animation_notes(picture)
+            million = picture.width * picture.height / 1e6
+            factor = reduction(picture.width, picture.height)
+            pixels = upright_rgb(picture, notes, load(picture, path))
+    except (MediaError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise MediaError(
-            f"{len(data)} bytes that are no picture",
+            f"{target.stat().st_size} bytes that are no picture",
             where=path,
             allowed=ALLOWED,
             hint="check the file; its name does not matter, its content does",
@@ -93,10 +97,16 @@ def decode_picture(data: bytes, path: str) -> tuple[Any, list[str]]:
     except Image.DecompressionBombError as error:
         raise too_many_pixels(path, str(error)) from error
     except Exception as error:  # decoders raise whatever they like over a broken file
+        if isinstance(error, OSError) and error.errno is not None:  # the system speaks
+            raise refused(path, error) from error
         text = str(error) or type(error).__name__
         raise MediaError(
             f"a broken picture: {text}", where=path, allowed="a complete file"
         ) from error
+    if factor > 1:
+        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        notes.append(f"{million:.1f} million pixels, averaged {factor} x {factor} to {size}")
+    return pixels, notes
 
 
 def _animation_notes(picture: Image.Image) -> list[str]:
@@ -105,34 +115,66 @@ def _animation_notes(picture: Image.Image) -> list[str]:
     return [f"the first of {frames} frames is used"] if frames > 1 else []
 
 
-def upright_rgb(picture: Image.Image, notes: list[str]) -> Any:
-    """Upright 8-bit RGB (H, W, 3); appends to `notes` what was done to the colours."""
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in DEEP_MODES:
-        notes.append("deep grey values scaled to 8 bits")
-        upright = _shallow(upright)
-    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-        notes.append("transparency laid on white")
-        layer = upright.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, "white")
-        upright = Image.alpha_composite(ground, layer)
-    return np.asarray(upright.convert("RGB"), dtype=np.uint8).copy()
+def upright_rgb(picture: Image.Image, notes: list[str], factor: int = 1) -> Any:
+    """Upright 8-bit RGB (H, W, 3) of a decoded picture, converted tile by tile.
+
+    Args:
+        picture: decoded.
+        notes: what was done to the colours is appended.
+        factor: F, the mean of F x F pixels becomes one; at the right and lower edge, of as many as
+            there are.
+    """
+    deep = picture.mode in DEEP_MODES
+    clear = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+    notes += ["deep grey values scaled to 8 bits"] * deep + ["transparency laid on white"] * clear
+    top = _top(picture) if deep else 0.0
+    rows, columns = -(-picture.height // factor), -(-picture.width // factor)
+    pixels = np.empty((rows, columns, 3), dtype=np.uint8)
+    for left, upper, right, lower in _tiles(picture.width, picture.height, factor):
+        tile = picture.crop((left, upper, right, lower))
+        tile = _plain(_shallow(tile, top) if deep else tile)
+        tile = tile.reduce(factor) if factor > 1 else tile
+        column, row = left // factor, upper // factor
+        pixels[row : row + tile.height, column : column + tile.width] = np.asarray(tile)
+    turn = TURNS.get(picture.getexif().get(ORIENTATION, 1), Turn())
+    return np.ascontiguousarray(turn.apply(pixels))
 
 
-def _shallow(deep: Image.Image) -> Image.Image:
-    """A deep grey picture in 8 bits; the one grey value that counts as transparent stays so."""
+def _tiles(width: int, height: int, factor: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover a picture, their left and upper edges multiples of `factor`."""
+    across = min(width, max(1, TILE_PIXELS // factor) * factor)
+    down = max(1, TILE_PIXELS // across // factor) * factor
+    for upper in range(0, height, down):
+        for left in range(0, width, across):
+            yield left, upper, min(width, left + across), min(height, upper + down)
+
+
+def _plain(tile: Image.Image) -> Image.Image:
+    """RGB of one tile, what is transparent laid on white."""
+    if tile.mode in ("RGBA", "LA", "PA") or "transparency" in tile.info:
+        layer = tile.convert("RGBA")
+        tile = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return tile.convert("RGB")
+
+
+def _shallow(deep: Image.Image, top: float) -> Image.Image:
+    """A deep grey tile in 8 bits; the one grey value that counts as transparent stays so."""
     values = np.asarray(deep)
-    grey = Image.fromarray(_eight_bits(values, deep.mode))
+    wide = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    eight = np.clip(np.rint(wide * (255.0 / top)), 0, 255).astype(np.uint8)
+    grey = Image.fromarray(eight)
     clear = deep.info.get("transparency")
     if clear is not None:
         grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return grey
 
 
-def _eight_bits(values: Any, mode: str) -> Any:
-    """Grey values of any depth as uint8: 16-bit by its range, others by what they hold."""
-    wide = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    largest = float(wide.max())
-    ranges = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}.get(mode, (65535.0,))
-    top = next((end for end in ranges if largest <= end), largest)
-    return np.clip(np.rint(wide * (255.0 / top)), 0, 255).astype(np.uint8)
+def _top(picture: Image.Image) -> float:
+    """The grey value that becomes 255: of 16 bits by their range, of others by what they hold."""
+    ranges = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}.get(picture.mode)
+    if ranges is None:
+        return 65535.0
+    tiles = _tiles(picture.width, picture.height, 1)
+    held = (np.asarray(picture.crop(box)) for box in tiles)
+    largest = max(float(np.where(np.isfinite(each), each, 0).max()) for each in held)
+    return next((end for end in ranges if largest <= end), largest)

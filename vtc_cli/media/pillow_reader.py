@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vtc_cli.core.errors import MediaError
-from vtc_cli.media.files import refused
+from vtc_cli.media.formats import check_picture, opened
 from vtc_cli.media.image import decode_picture, upright_rgb
 from vtc_cli.media.sampling import Frame, indices_at, indices_between
-from vtc_cli.media.size import check_size
 
 UNTIMED_S = 0.1  # how long browsers show a frame whose duration is given as 0
 FOLDER_RATE = 1.0
@@ -35,8 +34,8 @@ class AnimationReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self.notes: list[str] = []
-        with Image.open(path) as picture:
-            check_size(picture.width, picture.height)
+        with opened(path) as picture:
+            check_picture(picture, 1, None)
             self._first = int(bool(getattr(picture, "default_image", False)))
             self._begins, self.end = self._timeline(picture)
             picture.seek(self._first)
@@ -81,7 +80,7 @@ class AnimationReader:
         self.notes.append(f"the animation breaks off after {index} frame{'s' * (index > 1)}")
 
     def _frames(self, indices: Iterator[int]) -> Iterator[Frame]:
-        with Image.open(self._path) as picture:
+        with opened(self._path) as picture:
             for index in indices:
                 picture.seek(self._first + index)
                 picture.load()
@@ -127,9 +126,7 @@ class FolderReader:
         name = self._names[index]
         where = str(self._label / name)
         try:
-            pixels, done = decode_picture((self._folder / name).read_bytes(), where)
-        except OSError as error:
-            raise refused(where, error) from error
+            pixels, done = decode_picture(self._folder / name, where)
         except MediaError as error:
             error.hint = error.hint or "repair it, or take it out of the folder"
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -61,13 +62,13 @@ class PyavReader:
 
     def shown_at(self, times: Iterable[float]) -> Iterator[Frame]:
         """The frames on screen at these ascending seconds, each of them once."""
-        last = None
+        last = -math.inf
         for time in times:
             self._approach(time)
             shown = self._decoder.shown_at(time)
-            if shown is not last:
+            if shown.seconds > last:  # not by identity: after a jump a frame is decoded anew
                 yield self._upright(shown)
-            last = shown
+                last = shown.seconds
 
     def between(self, start: float, end: float) -> Iterator[Frame]:
         """Every frame that is on screen at some time of `[start, end)`."""
@@ -79,7 +80,8 @@ class PyavReader:
     def _approach(self, time: float) -> None:
         """Jump, if that spares decoding: if a key picture after the present frame leads there."""
         here = self._decoder.seconds
-        if 0 <= time - here < NEAR_S or time < here <= self._decoder.first.seconds:
+        # A frame counts as begun shortly before its time: one that begins so soon is on screen.
+        if -TOLERANCE_S <= time - here < NEAR_S or time < here <= self._decoder.first.seconds:
             return
         for target in _steps_back(time) if self.file.jumps else ():
             key = self.file.key_before(target)

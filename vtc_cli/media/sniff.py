@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.media.files import refused
+from vtc_cli.media.formats import opened
 from vtc_cli.media.job import Content
 
 # Formats whose frames follow each other in time; pages of a TIFF and views of an MPO do not.
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
-# MPEG program and video streams: Pillow claims to know them, and some look like TGA to it.
-MPEG_STARTS = (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")
 # Stills of telephones in video clothes: a video reader would show one tile of the picture.
 STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
 
@@ -39,8 +37,6 @@ def content_of(target: Path, path: str) -> Content:
         picture = _picture_kind(target)
     except OSError as error:
         raise refused(path, error) from error
-    if head.startswith(MPEG_STARTS):
-        return Content("video")
     if picture is None and head[4:8] == b"ftyp" and head[8:12] in STILL_BRANDS:
         return Content("picture")  # which the picture reader then refuses
     return Content(picture or "video")
@@ -68,11 +64,9 @@ def natural(name: str) -> tuple[list[str | int], str]:
 def _picture_kind(target: Path) -> Literal["picture", "animation"] | None:
     """Whether Pillow knows the file, by its header alone."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(target) as picture:
-                moving = picture.format in ANIMATED and getattr(picture, "is_animated", False)
-                return "animation" if moving else "picture"
+        with opened(target) as picture:
+            moving = picture.format in ANIMATED and getattr(picture, "is_animated", False)
+            return "animation" if moving else "picture"
     except UnidentifiedImageError:
         return None
     except Exception as error:  # a header that Pillow knows and cannot bear: its reader says why

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.core.media import Media
-from vtc_cli.media.files import Hash, local_file
+from vtc_cli.media.files import STDIN, Hash, local_file
 from vtc_cli.media.frame_options import FrameOptions
 from vtc_cli.media.image import image_of
 from vtc_cli.media.job import Content, Job
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
 
 DEFAULT = FrameOptions()
 UNUSED = "a still picture: the choice of frames is not used"
+
+
+def kind_of(path: str, options: FrameOptions = DEFAULT) -> Literal["image", "video"] | None:
+    """What an input is by its header; a video of which one frame is wanted is as good as a picture.
+
+    None of what cannot be read, and of standard input, which is read once.
+    """
+    if path == STDIN:
+        return None
+    with suppress(MediaError), local_file(path) as target:
+        picture = content_of(target, path).kind == "picture" or options.count == 1
+        return "image" if picture else "video"
+    return None
 
 
 def read_media(path: str, options: FrameOptions = DEFAULT) -> Media:
@@ -38,7 +52,7 @@ def read_media(path: str, options: FrameOptions = DEFAULT) -> Media:
         content = content_of(target, path)
         if content.kind != "picture":
             return _video(target, path, content, options)
-        picture = image_of(target.read_bytes(), path)
+        picture = image_of(target, path)
         if options == DEFAULT:
             return picture
         return replace(picture, warnings=(*picture.warnings, UNUSED))

@@ -15,6 +15,7 @@ from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput
 from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS, Adapter
 from vtc_cli.models.support.checkpoint import load_weights, read_config
+from vtc_cli.models.support.fitting import fitted
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.parts import check_pixels, image_processor, load_parts
 from vtc_cli.models.support.prompt import Prompt, Seen
@@ -125,7 +126,8 @@ class LlavaAdapter(Adapter):
         """One picture of a fixed number of patches."""
         side, processor = self._side, self.parts.image_processor
         marker = self.parts.token(self.model.config.image_token_id)
-        pixels = processor(images=media.picture(), return_tensors="pt")["pixel_values"]
+        picture = fitted(media.picture(), processor)
+        pixels = processor(images=picture, return_tensors="pt")["pixel_values"]
         check_pixels(pixels, self.model.config.vision_config.image_size)
         boxes = patch_boxes(processor, media.width, media.height, side, side)
         beside = self._rows - side**2

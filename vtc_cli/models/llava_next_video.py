@@ -17,6 +17,7 @@ from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape, TowerInput
 from vtc_cli.models.support.base import CLASS_SIGNALS, COMMON_SIGNALS, TOWER_SIGNALS, Adapter
 from vtc_cli.models.support.checkpoint import load_weights, read_config
+from vtc_cli.models.support.fitting import fitted
 from vtc_cli.models.support.geometry import patch_boxes
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -140,8 +141,9 @@ class LlavaNextVideoAdapter(Adapter):
         Raises:
             ModelError: the processor makes frames of another size than the tower takes.
         """
-        frames = [media.picture(index) for index in range(media.frames.shape[0])]
-        processed = self.processor.image_processor(images=frames, return_tensors="pt")
+        processor, count = self.processor.image_processor, media.frames.shape[0]
+        frames = [fitted(media.picture(index), processor) for index in range(count)]
+        processed = processor(images=frames, return_tensors="pt")
         pixels: Tensor = processed["pixel_values"]
         check_pixels(pixels, self.model.config.vision_config.image_size)
         return pixels[None].to(self.model.dtype)

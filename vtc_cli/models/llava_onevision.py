@@ -18,6 +18,7 @@ from vtc_cli.models.support.anyres import AnyresAdapter
 from vtc_cli.models.support.base import COMMON_SIGNALS, TOWER_SIGNALS
 from vtc_cli.models.support.checkpoint import load_weights, read_config
 from vtc_cli.models.support.crops import frame_side, pooled_frames, view_boxes
+from vtc_cli.models.support.fitting import squared
 from vtc_cli.models.support.geometry import visible_region
 from vtc_cli.models.support.offline import (
     CONTROL_TOKENS,
@@ -146,8 +147,10 @@ class LlavaOnevisionAdapter(AnyresAdapter):
         pictures = [media for media in shown if media.kind == "image"]
         if len(pictures) < 2:
             return super().see_all(shown)
-        together = [media.picture() for media in pictures]
-        done = self.parts.image_processor(images=[together], return_tensors="pt")
+        processor = self.parts.image_processor
+        background = [int(mean * 255) for mean in processor.image_mean]
+        together = [squared(media.picture(), background) for media in pictures]
+        done = processor(images=[together], return_tensors="pt")
         whole = iter(zip(done["pixel_values"], done["image_sizes"], strict=True))
         return tuple(
             self._one_crop(media, *next(whole)) if media.kind == "image" else self.see(media)

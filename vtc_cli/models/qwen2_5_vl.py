@@ -19,6 +19,7 @@ class Qwen25VLAdapter(QwenAdapter):
 
     family: ClassVar[str] = "qwen2_5_vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
+    context: ClassVar[int] = 128000
 
     @classmethod
     def model_class(cls) -> Any:
@@ -29,7 +30,7 @@ class Qwen25VLAdapter(QwenAdapter):
 
     @classmethod
     def narrow(cls, seed: int) -> Qwen25VLAdapter:
-        """The depth and windows of Qwen2.5-VL-7B at width 64; pictures become 64 to 324 tokens."""
+        """The depth, windows and 4 to 16,384 tokens of Qwen2.5-VL-7B at width 64."""
         vision = {
             "depth": 32,
             "hidden_size": 32,

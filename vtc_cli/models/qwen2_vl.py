@@ -13,6 +13,7 @@ class Qwen2VLAdapter(QwenAdapter):
 
     family: ClassVar[str] = "qwen2_vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
+    context: ClassVar[int] = 32768
 
     @classmethod
     def model_class(cls) -> Any:
@@ -23,7 +24,7 @@ class Qwen2VLAdapter(QwenAdapter):
 
     @classmethod
     def narrow(cls, seed: int) -> Qwen2VLAdapter:
-        """The depth of Qwen2-VL-7B at width 64; pictures become 64 to 324 tokens."""
+        """The depth of Qwen2-VL-7B and its 4 to 16,384 tokens at width 64."""
         vision = {"depth": 32, "embed_dim": 32, "num_heads": 4, "hidden_size": 64}
         return cls.random(seed, width=64, layers=28, vision=vision)
 

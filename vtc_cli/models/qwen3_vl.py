@@ -24,6 +24,12 @@ class Qwen3VLAdapter(QwenAdapter):
 
     family: ClassVar[str] = "qwen3_vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
+    # preprocessor_config.json: size of 65536 to 16777216 pixels over 32 x 32;
+    # video_preprocessor_config.json: 4096 to 25165824 pixels.
+    picture_tokens: ClassVar[tuple[int, int]] = (64, 16384)
+    video_tokens: ClassVar[int] = 24576
+    least_frame_tokens: ClassVar[int] = 4
+    context: ClassVar[int] = 262144
 
     @classmethod
     def model_class(cls) -> Any:
@@ -34,7 +40,7 @@ class Qwen3VLAdapter(QwenAdapter):
 
     @classmethod
     def narrow(cls, seed: int) -> Qwen3VLAdapter:
-        """The depth and deepstack of Qwen3-VL-8B at width 64; pictures become 64 to 324 tokens."""
+        """The depth, deepstack and 64 to 16,384 tokens of Qwen3-VL-8B at width 64."""
         vision = {
             "depth": 27,
             "hidden_size": 32,

@@ -23,6 +23,7 @@ from vtc_cli.models.support.parts import (
     prompt_ids,
     visual_places,
 )
+from vtc_cli.models.support.fitting import MOST_PIXELS, averaged
 from vtc_cli.models.support.prompt import (
     EncoderOutput,
     Kind,
@@ -63,6 +64,7 @@ class Adapter(ABC):
         several: whether a prompt may show more than one.
         fallback: format of a prompt, with `{visuals}` and `{question}`, for checkpoints without a
             chat template.
+        most_pixels: of a picture or frame; larger ones are averaged over blocks before it is seen.
     """
 
     family: ClassVar[str]
@@ -70,6 +72,7 @@ class Adapter(ABC):
     provides: ClassVar[frozenset[str]]
     takes: ClassVar[frozenset[Kind]] = frozenset({"image"})
     several: ClassVar[bool] = True
+    most_pixels: ClassVar[int] = MOST_PIXELS
     fallback: ClassVar[str]
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -196,7 +199,7 @@ class Adapter(ABC):
         self._check(shown)
         taken = [as_taken(each, self.takes, self.family) for each in shown]
         with checkpoint_errors(self.source, IMAGES):
-            seen = self.see_all(taken)
+            seen = self._seen(taken)
             joined = self.joined_inputs(seen)
         with checkpoint_errors(self.source, CHAT):
             input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
@@ -243,6 +246,16 @@ class Adapter(ABC):
                 hint="`vtc models` lists the families",
             )
 
+    def _seen(self, shown: Sequence[Media]) -> tuple[Seen, ...]:
+        """What the model is shown, large pictures made smaller before."""
+        smaller = [averaged(media, self.most_pixels) for media in shown]
+        return tuple(
+            replace(one, boxes=one.boxes * (across, down, across, down))
+            if (across := own.width / less.width) * (down := own.height / less.height) != 1
+            else one
+            for own, less, one in zip(shown, smaller, self.see_all(smaller), strict=True)
+        )
+
     def see_all(self, shown: Sequence[Media]) -> tuple[Seen, ...]:
         """What the model is shown of a whole prompt."""
         return tuple(self.see(media) for media in shown)
@@ -269,8 +282,7 @@ class Adapter(ABC):
         """Arguments of the tower for all spans: those of each, one behind the other."""
         names = dict.fromkeys(name for one in seen for name in one.inputs)
         return {
-            name: torch.cat([one.inputs[name] for one in seen if name in one.inputs])
-            for name in names
+            name: joined([one.inputs[name] for one in seen if name in one.inputs]) for name in names
         }
 
     def positions(self, input_ids: Tensor, seen: Sequence[Seen]) -> Tensor:
@@ -380,6 +392,11 @@ class Adapter(ABC):
         with checkpoint_errors(self.source, TOKENIZER):
             words = self.parts.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return str(words).strip()
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Rows one behind the other; no copy of a single part, which may be large."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def flat_rows(pooled: Any) -> Tensor:

@@ -20,15 +20,16 @@ from vtc_cli.models.support.geometry import stretched_boxes
 from vtc_cli.models.support.offline import random_model
 from vtc_cli.models.support.parts import image_processor, load_parts
 from vtc_cli.models.support.prompt import EncoderOutput, Kind, Prompt, Seen, in_span_order
-from vtc_cli.models.support.qwen_offline import NARROW_TOKENS, byte_parts, text_sizes, token_ids
+from vtc_cli.models.support.qwen_offline import byte_parts, text_sizes, token_ids
 from vtc_cli.models.support.shapes import decoder_shape
 
 START, END = "<|vision_start|>", "<|vision_end|>"
 PADS = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 TIMES = ("second_per_grid_ts",)  # arguments of position ids alone
-PUBLISHED_TOKENS = (4, 16384)  # least and most of a picture in the processors
-TOKENS_A_FRAME = 768  # the library's video processors of these families
+STRIP_PIXELS = 1 << 20  # that the processor is given at a time
+TOKENS_A_FRAME = 768  # VIDEO_MAX_TOKEN_NUM of qwen-vl-utils, the published way to read videos
+FLOOR = 1.05  # a frame's share of the video's tokens is at least so many times the least of a frame
 
 
 class QwenAdapter(Adapter):
@@ -37,12 +38,24 @@ class QwenAdapter(Adapter):
     Rows of the tower are patches; tokens come to be in the merger at its end. So no stage can act
     inside the tower, and no signal comes from its attention.
 
-    Deviation: frames of a video are prepared by the picture processor, each held to the pixels of a
-    picture and to 768 tokens. The library's video processors need torchvision and hold whole videos
-    to a number of pixels.
+    Deviation: frames of a video are prepared by the picture processor, for the library's video
+    processors need torchvision. Each is held to the least pixels of a picture, to 768 tokens and to
+    its share of `video_tokens`, as qwen-vl-utils does.
+
+    Class attributes:
+        picture_tokens: least and most of a picture: `min_pixels` 3136 and `max_pixels` 12845056 of
+            preprocessor_config.json in Qwen2-VL and Qwen2.5-VL, over 28 x 28.
+        video_tokens: of a video, counted frame by frame: 0.9 of 128,000 tokens, each of two frames.
+        least_frame_tokens: VIDEO_MIN_TOKEN_NUM of qwen-vl-utils.
+        context: `max_position_embeddings` of the published text configuration.
     """
 
     provides: ClassVar[frozenset[str]] = COMMON_SIGNALS
+    picture_tokens: ClassVar[tuple[int, int]] = (4, 16384)
+    video_tokens: ClassVar[int] = 230_400
+    least_frame_tokens: ClassVar[int] = 128
+    context: ClassVar[int]
+    most_pixels: ClassVar[int] = 1 << 28  # the resize alone sees the picture: any that is read
     takes: ClassVar[frozenset[Kind]] = frozenset({"image", "video"})
     fallback: ClassVar[str] = (
         "<|im_start|>user\n{visuals}{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -76,7 +89,7 @@ class QwenAdapter(Adapter):
         width: int,
         layers: int,
         vision: Mapping[str, Any],
-        tokens: tuple[int, int] = NARROW_TOKENS,
+        tokens: tuple[int, int] | None = None,
     ) -> Self:
         """Random weights, a byte tokenizer and a picture processor.
 
@@ -85,23 +98,23 @@ class QwenAdapter(Adapter):
             width: of the decoder.
             layers: of the decoder.
             vision: the vision configuration, in the names of the family.
-            tokens: least and most tokens that a picture is scaled to.
+            tokens: least and most tokens that a picture is scaled to, None for the published ones.
         """
         kind = cls.model_class()
         config = kind.config_class(
-            text_config=text_sizes(width, layers, **cls._text_options()),
+            text_config=text_sizes(width, layers, cls.context, **cls._text_options()),
             vision_config=dict(vision),
             **token_ids(),
         )
         model = random_model(kind, config, seed)
-        return cls(model, byte_parts(config.vision_config.patch_size, tokens))
+        return cls(model, byte_parts(config.vision_config.patch_size, tokens or cls.picture_tokens))
 
     @classmethod
     def true_size(cls, fields: Mapping[str, Any], build: Callable[[Any, Any], Any]) -> Self:
         """Random weights at true size with the byte tokenizer and the published bounds of sizes."""
         kind = cls.model_class()
         model = build(kind, kind.config_class(**fields, **token_ids()))
-        return cls(model, byte_parts(model.config.vision_config.patch_size, PUBLISHED_TOKENS))
+        return cls(model, byte_parts(model.config.vision_config.patch_size, cls.picture_tokens))
 
     @classmethod
     def _text_options(cls) -> Mapping[str, Any]:
@@ -195,7 +208,7 @@ class QwenAdapter(Adapter):
             grids=(grid,),
             tower=(TowerInput(steps, grid.rows, grid.columns),),
             inputs={
-                PIXELS[media.kind]: pixels.to(self.model.dtype),
+                PIXELS[media.kind]: pixels,
                 f"{media.kind}_grid_thw": size,
                 **self.timing(media),
             },
@@ -221,24 +234,56 @@ class QwenAdapter(Adapter):
     def _pixels(self, media: Media) -> tuple[Tensor, Tensor]:
         """(P, values) patches, and (1, 3) temporal steps, patch rows and patch columns."""
         processor: Any = self.parts.image_processor
-        frames = media.frames.shape[0] if media.kind == "video" else 1
-        pictures = [media.picture(frame) for frame in range(frames)]
-        size = dict(processor.size)
+        width, height = self.resized(media)
+        grid = [height // processor.patch_size, width // processor.patch_size]
+        if media.kind == "image":
+            return self._patches(media.picture(), width, height), torch.tensor([[1, *grid]])
+        frames, depth = media.frames.shape[0], processor.temporal_patch_size
+        parts = [self._patches(media.picture(at), width, height) for at in range(frames)]
+        steps = -(-frames // depth)
+        return _steps(torch.cat(parts), frames, depth), torch.tensor([[steps, *grid]])
+
+    def resized(self, media: Media) -> tuple[int, int]:
+        """Width and height to which the processor resizes a picture or frame.
+
+        Raises:
+            MediaError: sides too unlike.
+        """
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+        processor: Any = self.parts.image_processor
+        side = processor.patch_size * processor.merge_size
+        least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
         if media.kind == "video":
-            side = processor.patch_size * processor.merge_size
-            size["longest_edge"] = min(size["longest_edge"], TOKENS_A_FRAME * side**2)
+            share = self.video_tokens * side**2 // len(media.frames)
+            floor = int(FLOOR * self.least_frame_tokens * side**2)
+            most = min(most, max(floor, min(share, TOKENS_A_FRAME * side**2)))
         try:
-            done = processor(images=pictures, size=size, return_tensors="pt")
+            height, width = smart_resize(media.height, media.width, side, least, most)
         except ValueError as error:
             found = f"{media.width} x {media.height} pixels: {error}"
             raise MediaError(found, where=media.path, allowed="sides not too unlike") from error
-        pixels, sizes = done["pixel_values"], done["image_grid_thw"]
-        if media.kind == "image":
-            return pixels, sizes
-        depth = processor.temporal_patch_size
-        return _steps(pixels, frames, depth), torch.cat(
-            [torch.tensor([[-(-frames // depth)]]), sizes[:1, 1:]], dim=1
-        )
+        return int(width), int(height)
+
+    def _patches(self, picture: Any, width: int, height: int) -> Tensor:
+        """(P, values) of one picture, as the processor makes them of all of it at once.
+
+        Patches stand row by row of merged ones, so a strip of whole rows gives a run of them: only
+        its pixels are held as floats, twice over, and not those of all 16 million.
+        """
+        processor: Any = self.parts.image_processor
+        resized = picture.resize((width, height), processor.resample)
+        side = processor.patch_size * processor.merge_size
+        rows = max(1, STRIP_PIXELS // (width * side)) * side
+        values = 3 * processor.temporal_patch_size * processor.patch_size**2
+        count = (height // processor.patch_size) * (width // processor.patch_size)
+        patches, done = torch.empty(count, values, dtype=self.model.dtype), 0
+        for top in range(0, height, rows):
+            strip = resized.crop((0, top, width, min(height, top + rows)))
+            part = processor(images=strip, do_resize=False, return_tensors="pt")["pixel_values"]
+            patches[done : done + len(part)] = part
+            done += len(part)
+        return patches
 
     def positions_of(self, prompt: Prompt) -> int:
         """Places in time and space go less far than the count of tokens."""

@@ -26,7 +26,6 @@ TEMPLATE = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-NARROW_TOKENS = (64, 324)  # least and most tokens that a picture is scaled to in narrow models
 MERGE = 2
 
 
@@ -36,7 +35,9 @@ def token_ids() -> dict[str, int]:
     return {f"{name}_token_id": BYTES + 3 + index for index, name in enumerate(names)}
 
 
-def text_sizes(width: int, layers: int, heads: int = 4, **more: Any) -> dict[str, Any]:
+def text_sizes(
+    width: int, layers: int, positions: int, heads: int = 4, **more: Any
+) -> dict[str, Any]:
     """A text configuration with two query heads a key/value head and M-RoPE."""
     third = width // heads // 2 // 3
     sections = [width // heads // 2 - 2 * third, third, third]
@@ -48,7 +49,7 @@ def text_sizes(width: int, layers: int, heads: int = 4, **more: Any) -> dict[str
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": heads // 2,
-        "max_position_embeddings": 4096,
+        "max_position_embeddings": positions,
         "rope_parameters": rope | more.pop("rope", {}),
         "pad_token_id": BYTES,
         "bos_token_id": BYTES + 1,
@@ -57,7 +58,7 @@ def text_sizes(width: int, layers: int, heads: int = 4, **more: Any) -> dict[str
     }
 
 
-def byte_parts(patch_size: int, tokens: tuple[int, int] = NARROW_TOKENS) -> Parts:
+def byte_parts(patch_size: int, tokens: tuple[int, int]) -> Parts:
     """A byte tokenizer and a picture processor that scales to between `tokens` tokens."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
