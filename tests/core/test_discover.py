@@ -70,7 +70,7 @@ def test_a_module_that_does_not_import_names_its_file(folder: Path) -> None:
     (folder / "stages" / "broken.py").write_text("import no_such_module\n")
     with pytest.raises(VtcError) as caught:
         discover.stages_of("broken")
-    assert str(caught.value.where).endswith("broken.py")
+    assert str(caught.value.where).endswith("broken.py:1")
     assert "no_such_module" in caught.value.found
 
 

@@ -74,7 +74,10 @@ CsvOption = Annotated[bool, typer.Option("--csv", help="Short for --format csv."
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeOptions(VideoOptions):
-    """What the command line asks of an analysis; field names are the option names."""
+    """What the command line asks of an analysis; field names are the option names.
+
+    `given` names the options that stand on the command line itself.
+    """
 
     media: str | None
     question: str | None
@@ -101,6 +104,7 @@ class AnalyzeOptions(VideoOptions):
     plot: Path | None
     output_file: Path | None
     format: Format
+    given: frozenset[str]
 
     def check(self) -> None:
         """Refuse what cannot work before a model is loaded.
@@ -159,20 +163,16 @@ class AnalyzeOptions(VideoOptions):
 
     def _check_curve(self) -> None:
         """Options that the chosen curve would not obey are refused."""
-        sweep_only = {
-            "--points": self.points is not None,
-            "--select": bool(self.select),
-            "--data": self.data is not None,
-        }
+        sweep_only = {"points": "--points", "select": "--select", "data": "--data"}
         layers_only = {
-            "--recipe": bool(self.recipes),
-            "--budget": self.budget != "default",
-            "--fidelity": self.fidelity is not None,
-            "--exact-layers": self.exact_layers,
-            "--relevance": self.relevance is not None,
+            "recipes": "--recipe",
+            "budget": "--budget",
+            "fidelity": "--fidelity",
+            "exact_layers": "--exact-layers",
+            "relevance": "--relevance",
         }
         foreign = layers_only if self.curve == "tokens" else sweep_only
-        given = [flag for flag, used in foreign.items() if used]
+        given = [flag for name, flag in foreign.items() if name in self.given]
         if given:
             curve = "layers or heads" if self.curve == "tokens" else "tokens"
             raise UsageError(

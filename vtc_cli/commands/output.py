@@ -7,7 +7,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -48,12 +48,16 @@ class Output:
         verbose: 1 logs what happens, 2 also the small steps.
         no_progress: no bars even on a terminal.
         debug: tracebacks of errors.
+        settings: options from outside the command line by name, and where from in words, for -v.
+        unknown: variables that look like settings and are none.
     """
 
     quiet: bool = False
     verbose: int = 0
     no_progress: bool = False
     debug: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
 
     @property
     def shows_progress(self) -> bool:
@@ -72,6 +76,13 @@ class Output:
         """A line on stderr that the reader must know, unless quiet."""
         if not self.quiet:
             print(f"warning: {text}", file=sys.stderr)
+
+    def tell_settings(self) -> None:
+        """What was read outside the command line, once it is clear how much is to be said."""
+        for text in self.unknown:
+            self.warn(text)
+        for text in self.settings.values():
+            LOGGER.info(text)
 
     def _configure_logging(self) -> None:
         levels = (logging.WARNING, logging.INFO, logging.DEBUG)
@@ -95,6 +106,7 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(context: typer.Context, **arguments: Any) -> None:
         output = context.ensure_object(Output)
         output.update(**{name: arguments.pop(name) for name in COMMON})
+        output.tell_settings()
         extra = {"output": output, "given": _given(context)}
         function(**arguments, **{name: extra[name] for name in INJECTED if name in own})
 

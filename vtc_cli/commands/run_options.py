@@ -183,7 +183,8 @@ class RunOptions(VideoOptions):
                 hint=f"compress the picture again with {settled[name]}",
             )
         pictures: dict[str, object] = {"--with": self.more, "--then": self.then}
-        pictures |= {"--baseline": self.baseline, "--overlay": self.overlay, "--html": self.html}
+        pictures |= {"--overlay": self.overlay, "--html": self.html}
+        pictures["--baseline"] = self.baseline and "baseline" in self.given
         for flag, wanted in pictures.items():
             if wanted:
                 raise UsageError(

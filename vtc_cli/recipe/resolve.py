@@ -19,6 +19,7 @@ from vtc_cli.recipe.parameters import (
     Parameter,
     Stack,
     has_fidelity,
+    objection,
     parameters_of,
     reference_depth,
 )
@@ -186,8 +187,10 @@ def _build(use: StageUse, resolved: Mapping[str, Any]) -> Stage:
     """The stage with layers of this model; its own objections become faults of the recipe."""
     try:
         return use.cls(**resolved)
-    except (ValueError, TypeError) as error:
-        raise VtcError(f"{use.name}: {error}", where=use.where) from error
+    except VtcError:
+        raise
+    except Exception as error:  # a stage's own code raises whatever it likes
+        raise VtcError(f"{use.name}: {objection(error)}", where=use.where) from error
 
 
 def _check_tower_layer(target: _Target, use: StageUse, stage: Stage) -> None:
