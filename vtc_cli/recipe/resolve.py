@@ -112,7 +112,8 @@ def _check_budget(
     found, where = f"a budget of {requested:g} tokens was asked for", recipe.path
     if not recipe.stages:
         allowed = f"no budget: {recipe.file.name} compresses nothing"
-        raise BudgetError(found, where=where, allowed=allowed, hint="choose another recipe")
+        hint = "choose another recipe, or --budget none"
+        raise BudgetError(found, where=where, allowed=allowed, hint=hint)
     followers = [use.cls for use in recipe.stages if use.cls.meets_budget]
     in_cache = bool(followers) and all(issubclass(cls, DecodeStage) for cls in followers)
     if in_cache and (requested < 1 or requested % 1):
