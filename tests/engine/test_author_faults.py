@@ -159,8 +159,7 @@ def test_a_fault_at_run_time_ends_the_command_with_one(
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "mine.py").write_text(
         "from dataclasses import dataclass\n"
-        "from vtc_cli.core.plan import Plan
-from vtc_cli.core.stage import EncoderStage\n\n\n"
+        "from vtc_cli.core.stage import EncoderStage\n\n\n"
         "@dataclass(frozen=True, kw_only=True)\n"
         "class Mine(EncoderStage):\n"
         "    def decide(self, tokens, signals):\n"

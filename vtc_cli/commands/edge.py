@@ -26,7 +26,7 @@ def run_guarded(call: Callable[[Output], Any]) -> int:
     try:
         result = call(output)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # typer's answer to a pipe that nobody reads any more
         _leave_pipe()
         return 1
     except KeyboardInterrupt:
