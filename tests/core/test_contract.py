@@ -102,7 +102,12 @@ FAULTS: dict[str, tuple[str, str, str, int | None]] = {
         "@property above it",
         16,
     ),
-    "misspelt place": ('layers: tuple[int, ...] = parameter((2,), "where"', "layer: int = parameter(2, ''", "layers", 18),
+    "misspelt place": (
+        'layers: tuple[int, ...] = parameter((2,), "where"',
+        "layer: int = parameter(2, ''",
+        "layers",
+        18,
+    ),
     "an error of its own": (
         DECIDE,
         f"def __post_init__(self):\n        self.share = 1.0\n\n    {DECIDE}",
@@ -155,7 +160,9 @@ def test_a_fault_of_a_stage_file_is_refused_before_any_run(
 def test_all_faults_of_a_class_are_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = SOUND.replace(NEEDS, '("atention_rows",)').replace("decide(self, tokens,", "decide(self,")
+    text = SOUND.replace(NEEDS, '("atention_rows",)').replace(
+        "decide(self, tokens,", "decide(self,"
+    )
     _, told = validated(tmp_path, monkeypatch, capsys, text)
     assert "3 faults" in told
 

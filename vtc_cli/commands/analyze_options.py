@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from vtc_cli.commands.listing import Format
-from vtc_cli.commands.run_options import check_writable
+from vtc_cli.commands.run_options import check_apart, check_writable
 from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
 
@@ -122,6 +122,8 @@ class AnalyzeOptions(VideoOptions):
         for flag, path in (("--output", self.output_file), ("--plot", self.plot)):
             if path is not None:
                 check_writable(path, flag)
+        files = {"--output": self.output_file, "--plot": self.plot}
+        check_apart(files, (self.media, self.data, *self.recipes))
         if self.plot is not None and self.plot.suffix.lower() not in PLOT_SUFFIXES:
             raise UsageError(
                 f"--plot {self.plot}",

@@ -12,6 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from vtc_cli.core.errors import UsageError
+
 LOGGER = logging.getLogger("vtc_cli")
 PANEL = "Output"
 Quiet = Annotated[
@@ -36,6 +38,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "debug": (Debug, False),
 }
 
+SHORT = {"as_json": ("--json", "json"), "as_csv": ("--csv", "csv")}  # short for --format
 INJECTED = ("output", "given")  # parameters of a command that are no options
 
 
@@ -107,7 +110,9 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
         output = context.ensure_object(Output)
         output.update(**{name: arguments.pop(name) for name in COMMON})
         output.tell_settings()
-        extra = {"output": output, "given": _given(context)}
+        given = _given(context)
+        _check_shape(arguments, given)
+        extra = {"output": output, "given": given}
         function(**arguments, **{name: extra[name] for name in INJECTED if name in own})
 
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -120,6 +125,20 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
     return wrapper
+
+
+def _check_shape(arguments: dict[str, Any], given: frozenset[str]) -> None:
+    """Refuse two shapes of one result; a short option overrules a --format that is set elsewhere.
+
+    Raises:
+        UsageError: --json beside --csv or another --format.
+    """
+    asked = {shape: flag for name, (flag, shape) in SHORT.items() if arguments.get(name)}
+    if "format" in given:
+        asked.setdefault(arguments["format"], f"--format {arguments['format']}")
+    if len(asked) > 1:
+        found = " beside ".join(asked.values())
+        raise UsageError(found, allowed="one shape of the result", hint="leave one of them out")
 
 
 def _given(context: typer.Context) -> frozenset[str]:

@@ -23,6 +23,13 @@ Names = Annotated[list[str] | None, typer.Argument(help="Recipe files or names; 
 Name = Annotated[str, typer.Argument(help="Recipe file or name.")]
 
 
+@app.callback(invoke_without_command=True)
+def group(context: typer.Context) -> None:
+    """List, show, check and solve recipes."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 @app.command("list")
 @common_options
 def list_recipes(format: FormatOption = "table", as_json: JsonOption = False) -> None:

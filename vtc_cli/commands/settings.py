@@ -1,4 +1,6 @@
-"""Options from outside the command line: flag > VTC_* > vtc.toml of the project > user file > default.
+"""Options from outside the command line, and which of them wins.
+
+Flag > VTC_* > vtc.toml of the project > vtc.toml of the user > default.
 
 What may be set follows from the declared options of `vtc run`: each but those that name the input
 or the files of one run. A setting is obeyed by every command that has an option of its name and
@@ -40,9 +42,7 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Shipped model, Hugging Face id or local folder.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
-DtypeOption = Annotated[
-    str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")
-]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 AttnOption = Annotated[str, typer.Option("--attn", help="Attention: sdpa or flash_attention_2.")]
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Recipe file or name.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of all chance.")]

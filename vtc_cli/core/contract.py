@@ -110,7 +110,9 @@ def _needs(cls: type[Stage]) -> Iterator[VtcError]:
     needs: Any = cls.needs
     names = [needs] if isinstance(needs, str) else needs
     if not isinstance(names, (frozenset, set, tuple, list)):
-        yield _fault(cls, "needs", f"{cls.__name__}.needs is {_kind(needs)}", "a frozenset of names")
+        yield _fault(
+            cls, "needs", f"{cls.__name__}.needs is {_kind(needs)}", "a frozenset of names"
+        )
         return
     if not isinstance(needs, (frozenset, set)):
         written = ", ".join(repr(name) for name in names)
@@ -127,7 +129,7 @@ def _needs(cls: type[Stage]) -> Iterator[VtcError]:
 def _member_fault(cls: type[Stage], base: type[Stage], name: str) -> Iterator[VtcError]:
     """A method is one of the right arguments, a property is no method."""
     theirs, own = inspect.getattr_static(base, name), inspect.getattr_static(cls, name)
-    if own is theirs or name == "decide" and inspect.isabstract(cls):
+    if own is theirs or (name == "decide" and inspect.isabstract(cls)):
         return
     label = f"{cls.__name__}.{name}"
     if isinstance(theirs, property):
@@ -140,7 +142,9 @@ def _member_fault(cls: type[Stage], base: type[Stage], name: str) -> Iterator[Vt
             yield _fault(cls, name, found, f"a method: def {name}({expected})")
         elif inspect.iscoroutinefunction(own) or inspect.isgeneratorfunction(own):
             found = f"{label} is a coroutine or a generator"
-            yield _fault(cls, name, found, f"a method that returns its result: def {name}({expected})")
+            yield _fault(
+                cls, name, found, f"a method that returns its result: def {name}({expected})"
+            )
         elif not _takes(own, len(inspect.signature(theirs).parameters)):
             found = f"the arguments of {label} are {inspect.signature(own)}"
             yield _fault(cls, name, found, f"({expected})")
