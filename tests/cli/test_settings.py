@@ -17,7 +17,7 @@ from vtc_cli.commands.run_options import RunOptions
 from vtc_cli.commands.settings import declared, declared_common, found_settings
 from vtc_cli.core.errors import UsageError
 
-OF_ONE_RUN = {"with", "then", "tokens", "batch", "overlay", "html", "output", "json"}
+OF_ONE_RUN = {"with", "then", "tokens", "batch", "overlay", "html", "output", "json", "relevance"}
 # A value that is not the default, as a file and as a variable hold it, and as the command gets it.
 VALUES: dict[str, tuple[str, str, Any]] = {
     "frames": ('"all"', "8", "all"),
@@ -28,7 +28,6 @@ VALUES: dict[str, tuple[str, str, Any]] = {
     "reader": ('"pyav"', "decord", "pyav"),
     "time_limit": ("60", "30", 60.0),
     "recipe": ('"fastv"', "mustdrop", "fastv"),
-    "relevance": ('"some/pair"', "pair", "some/pair"),
     "budget": ("64", "64,128", "64"),
     "fidelity": ('"official"', "sound", "official"),
     "exact_layers": ("true", "1", True),

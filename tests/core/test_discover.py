@@ -83,6 +83,18 @@ def test_a_module_without_a_stage_says_so(folder: Path) -> None:
             raise VtcError(error.found) from error
 
 
+def test_a_folder_with_nothing_for_vtc_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one of the three folders itself: it would be passed over without a word."""
+    (tmp_path / "stages").mkdir()
+    monkeypatch.setenv("VTC_PATH", str(tmp_path / "stages"))
+    with pytest.raises(UsageError) as caught:
+        discover.sources("stages")
+    assert "holds nothing for vtc" in caught.value.found
+    assert caught.value.hint == str(tmp_path)
+
+
 def test_unknown_names_show_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
         discover.stage_class("mustdrop.spatial_merg")

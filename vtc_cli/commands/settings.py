@@ -31,8 +31,9 @@ VARIABLES = ("VTC_PATH", "VTC_CHECK")
 PREFIX = "VTC_"
 FILE = "vtc.toml"
 OF_ONE_RUN = "is no setting: it belongs to one run"
-# Options that lists and paths do not give away: the jobs of a batch, and what `format` says too.
-NO_SETTINGS = ("batch", "json")
+# Options that lists and paths do not give away: the jobs of a batch, what `format` says too, and
+# what is refused with a recipe that does not read it.
+NO_SETTINGS = ("batch", "json", "relevance")
 # One of these on the command line takes the place of another one that is set.
 ALTERNATIVES = frozenset({"frames", "fps", "keyframes"})
 HELP = ("-h", "--help")
@@ -294,6 +295,6 @@ def _beside(path: Path, name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     is_file = (name == "recipe" and value.endswith((".yaml", ".yml"))) or (
-        name in ("recipe", "model", "relevance") and value.startswith(("./", "../"))
+        name in ("recipe", "model") and value.startswith(("./", "../"))
     )
     return str(path.parent / value) if is_file else value

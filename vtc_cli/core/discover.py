@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vtc_cli.core.stage import Stage
 
 Kind = Literal["stages", "models"]
+EXTENSION_PARTS = ("stages", "models", "recipes")
 Resource = Literal["recipes", "samples"]
 PACKAGE = Path(__file__).resolve().parent.parent
 LOGGER = logging.getLogger(__name__)
@@ -62,13 +63,20 @@ def extension_folders() -> list[Path]:
     """Folders of `VTC_PATH`, each once.
 
     Raises:
-        UsageError: an entry is not a folder.
+        UsageError: an entry is not a folder, or holds nothing that would be looked at.
     """
     folders: dict[Path, None] = {}
     for entry in filter(None, os.environ.get("VTC_PATH", "").split(os.pathsep)):
         folder = Path(entry).expanduser().resolve()
         if not folder.is_dir():
             raise UsageError(f"{entry} is not a folder", where="VTC_PATH", allowed="folders only")
+        if not any((folder / part).is_dir() for part in EXTENSION_PARTS):
+            raise UsageError(
+                f"{entry} holds nothing for vtc",
+                where="VTC_PATH",
+                allowed=f"a folder with one of {', '.join(f'{part}/' for part in EXTENSION_PARTS)}",
+                hint=str(folder.parent) if folder.name in EXTENSION_PARTS else None,
+            )
         folders[folder] = None
     return list(folders)
 
