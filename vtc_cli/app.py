@@ -14,10 +14,9 @@ from vtc_cli import __version__
 from vtc_cli.commands import analyze, compare, compress, explain, jobs, models, recipes, run
 from vtc_cli.commands.edge import run_guarded
 from vtc_cli.commands.output import Debug, NoProgress, Output, Quiet, Verbose, common_options
-from vtc_cli.commands.settings import file_settings
+from vtc_cli.commands.settings import EPILOG, reading_settings
 
-# One line a command: its name and its function in `commands/`. These take their defaults from
-# settings files too.
+# One line a command: its name and its function in `commands/`.
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "jobs": jobs.jobs,
@@ -27,6 +26,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain.explain,
     "models": models.models,
 }
+
+# Those whose options may also be set outside the command line.
+SETTABLE = ("run", "compress", "analyze", "compare")
 
 # One line a group of commands: its name and its Typer app.
 GROUPS: dict[str, typer.Typer] = {"recipes": recipes.app}
@@ -38,7 +40,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _name, _function in COMMANDS.items():
-    app.command(_name)(common_options(_function))
+    _settings: dict[str, Any] = {}
+    if _name in SETTABLE:
+        _settings = {"cls": reading_settings(_function), "epilog": EPILOG}
+    app.command(_name, **_settings)(common_options(_function))
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
 
@@ -68,8 +73,6 @@ def root(
     context.ensure_object(Output).update(quiet, verbose, no_progress, debug)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-    elif context.invoked_subcommand in COMMANDS:
-        context.default_map = {context.invoked_subcommand: file_settings()}
 
 
 def run_command_line(arguments: list[str]) -> int:

@@ -16,7 +16,6 @@ from vtc_cli import __version__
 from vtc_cli.app import COMMANDS, run_command_line
 from vtc_cli.commands import edge
 from vtc_cli.commands.output import Output
-from vtc_cli.commands.settings import file_settings
 from vtc_cli.core import errors
 
 ROOT = Path(__file__).parents[2]
@@ -162,52 +161,6 @@ def test_a_closed_pipe_is_quiet() -> None:
         text=True,
     )
     assert finished.stderr == ""
-
-
-def test_the_project_s_file_overrules_the_user_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    (tmp_path / "config" / "vtc").mkdir(parents=True)
-    (tmp_path / "config" / "vtc" / "vtc.toml").write_text('model = "user"\nseed = 7\n')
-    project = tmp_path / "project" / "deep"
-    project.mkdir(parents=True)
-    (tmp_path / "project" / "vtc.toml").write_text('model = "./mine"\nrecipe = "r.yaml"\n')
-    settings = file_settings(project)
-    assert settings["seed"] == 7
-    assert settings["model"] == str(tmp_path / "project" / "mine")
-    assert settings["recipe"] == str(tmp_path / "project" / "r.yaml")
-
-
-def test_flag_over_environment_over_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The model that a run complains about tells which setting won."""
-    sample = str(ROOT / "samples" / "plain.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    (tmp_path / "vtc.toml").write_text('model = "narrow:file"\n')
-    assert run_command_line(["run", sample, "what?"]) == 4
-    assert "no model family file" in capsys.readouterr().err
-    monkeypatch.setenv("VTC_MODEL", "narrow:environment")
-    assert run_command_line(["run", sample, "what?"]) == 4
-    assert "no model family environment" in capsys.readouterr().err
-    assert run_command_line(["run", sample, "what?", "-m", "narrow:flag"]) == 4
-    assert "no model family flag" in capsys.readouterr().err
-
-
-def test_a_wrong_setting_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
-    (tmp_path / "vtc.toml").write_text('modle = "tiny"\n')
-    with pytest.raises(errors.UsageError) as caught:
-        file_settings(tmp_path)
-    assert caught.value.hint == "model"
-    (tmp_path / "vtc.toml").write_text('seed = "one"\n')
-    with pytest.raises(errors.UsageError, match="whole number"):
-        try:
-            file_settings(tmp_path)
-        except errors.UsageError as error:
-            raise errors.UsageError(str(error)) from error
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_module_that_does_not_import_names_its_file(folder: Path) -> None:
     (folder / "stages" / "broken.py").write_text("import no_such_module\n")
     with pytest.raises(VtcError) as caught:
         discover.stages_of("broken")
-    assert str(caught.value.where).endswith("broken.py")
+    assert str(caught.value.where).endswith("broken.py:1")
     assert "no_such_module" in caught.value.found
 
 
@@ -81,6 +81,18 @@ def test_a_module_without_a_stage_says_so(folder: Path) -> None:
             discover.stages_of("empty")
         except VtcError as error:
             raise VtcError(error.found) from error
+
+
+def test_a_folder_with_nothing_for_vtc_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one of the three folders itself: it would be passed over without a word."""
+    (tmp_path / "stages").mkdir()
+    monkeypatch.setenv("VTC_PATH", str(tmp_path / "stages"))
+    with pytest.raises(UsageError) as caught:
+        discover.sources("stages")
+    assert "holds nothing for vtc" in caught.value.found
+    assert caught.value.hint == str(tmp_path)
 
 
 def test_unknown_names_show_the_nearest() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -257,6 +258,35 @@ def test_a_pipe_of_another_recipe_is_refused_before_a_line_is_written(
     assert (here / "results.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("source", ["-", "jobs.jsonl"])
+def test_without_a_file_stdout_carries_the_lines_and_nothing_else(
+    here: Path, piped: Any, batch: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    jobs = [*JOBS[:2], {"id": "gone", "media": "none.png", "question": "what?"}]
+    piped(jobs)
+    write_jobs(here / "jobs.jsonl", jobs)
+    assert run_command_line(["run", "--batch", source, *SHORT]) == 1  # one of them failed
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert [line["id"] for line in lines] == [job["id"] for job in jobs]
+    assert comparable(lines[0]) == comparable(lines_of(batch)[0])
+    assert "no such file" in lines[2]["error"]["message"]
+    assert "2 done, 0 done before, 1 failed: stdout" in captured.err
+    assert [path.name for path in here.iterdir()] == ["jobs.jsonl"]
+
+
+def test_a_reader_that_leaves_ends_the_batch_without_a_word(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jobs(here / "jobs.jsonl", JOBS[:2])
+    reading, writing = os.pipe()
+    os.close(reading)
+    with monkeypatch.context() as patch, os.fdopen(writing, "w") as stream:
+        patch.setattr("sys.stdout", stream)
+        assert run_command_line(["run", "--batch", "jobs.jsonl", *SHORT]) == 1
+    assert capsys.readouterr().err == ""
+
+
 def test_a_baseline_in_every_line(here: Path) -> None:
     job = {name: JOBS[1][name] for name in ("id", "media", "question", "recipe", "budget")}
     assert run_batch([job], "--baseline", "--repeats", "2") == 0
@@ -268,7 +298,13 @@ def test_a_baseline_in_every_line(here: Path) -> None:
 
 REFUSED = {
     "a picture": (["a.png", "--batch", "jobs.jsonl", "-o", "r.jsonl"], "beside --batch"),
-    "no output": (["--batch", "jobs.jsonl"], "no file for the results"),
+    "lines and a summary on stdout": (["--batch", "jobs.jsonl", "--json"], "with -o FILE"),
+    "a table of lines": (["--batch", "jobs.jsonl", "-f", "csv"], "JSON lines on stdout"),
+    "stdout gone on with": (["--batch", "jobs.jsonl", "--resume"], "--resume without --output"),
+    "stdout mended": (["--batch", "jobs.jsonl", "--retry-failed"], "without --output"),
+    "pictures": (["--batch", "jobs.jsonl", "-o", "r", "--with", "a.png"], "--with beside"),
+    "turns": (["--batch", "jobs.jsonl", "-o", "r", "--then", "why?"], "--then beside"),
+    "frames scored": (["--batch", "jobs.jsonl", "-o", "r", "--relevance", "x"], "--relevance"),
     "overlay": (["--batch", "jobs.jsonl", "-o", "r", "--overlay", "x.png"], "--overlay beside"),
     "html": (["--batch", "jobs.jsonl", "-o", "r", "--html", "x.html"], "--html beside"),
     "csv": (["--batch", "jobs.jsonl", "-o", "r", "--format", "csv"], "table or json"),

@@ -31,7 +31,6 @@ ONE_FAULT: dict[str, tuple[str, int, str]] = {
     "second document": (HEAD + "---\nname: y\n", 3, "a second document begins"),
     "deep list": (HEAD + "source: " + "[" * 40 + "]" * 40 + "\n", 3, "nested too deeply"),
     "huge number": (MERGE % ("window: " + "9" * 5000), 4, "cannot be read"),
-    "no name": ("paper: none\n", 1, "the key 'name' is missing"),
     "number as name": ("name: 3\n", 1, "name is 3 (int)"),
     "unknown stage": (HEAD + "encoder:\n  - mustdrop.spatial_merg: {}\n", 4, "spatial_merge"),
     "unknown module": (HEAD + "encoder:\n  - mustdorp.key_tokens: {}\n", 4, "mustdrop.key_tokens"),
@@ -80,6 +79,17 @@ def test_a_fault_is_told_once_on_its_line_and_in_clear_words(tmp_path: Path, nam
     (told,) = fault_texts(path)
     assert told.startswith(f"where: {path}:{line}; ")
     assert words in told
+
+
+def test_the_name_is_that_of_the_file_unless_the_recipe_gives_another(tmp_path: Path) -> None:
+    (tmp_path / "evens.v2.yaml").write_text("prefill: []\n")
+    assert load_recipe(tmp_path / "evens.v2.yaml").file.name == "evens.v2"
+    (tmp_path / "evens.yaml").write_text("name: odds\n")
+    assert load_recipe(tmp_path / "evens.yaml").file.name == "odds"
+    path = tmp_path / "my recipe.yaml"
+    path.write_text("paper: none\n")
+    (told,) = fault_texts(path)
+    assert told.startswith(f"where: {path}:1; found: no name, and that of the file, 'my recipe',")
 
 
 def test_an_anchor_and_its_alias_are_two_faults(tmp_path: Path) -> None:

@@ -78,7 +78,6 @@ FILES = {
     "tag": HEAD + "description: !!python/name:os.system x\n",
     "two stages in one item": HEAD + "prefill:\n  - {a.b: {}, c.d: {}}\n",
     "wrong phase": HEAD + "encoder:\n  - mustdrop.dual_attention: {}\n",
-    "no name": "paper: none\n",
     "bad budget": HEAD + "budgets: {many: {}}\n",
     "budget for a stage that is not there": HEAD + "budgets: {64: {dual_attention: {}}}\n",
     "layer beyond the reference": HEAD

@@ -87,7 +87,7 @@ def test_every_shipped_recipe_fits_the_schema() -> None:
 
 
 REFUSED = {
-    "no name": "paper: none\n",
+    "an empty name": "name: ''\n",
     "unknown key": "name: x\nbudgit: 1\n",
     "unknown stage": "name: x\nencoder: [{mustdrop.spatial_merg: {}}]\n",
     "wrong phase": "name: x\nencoder: [{mustdrop.dual_attention: {}}]\n",

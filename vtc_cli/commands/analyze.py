@@ -93,6 +93,7 @@ def analyze(
     as_csv: CsvOption = False,
     *,
     output: Output,
+    given: frozenset[str],
 ) -> None:
     """Draw how rank, attention and information run over layers, token counts or heads."""
     arguments = dict(locals())

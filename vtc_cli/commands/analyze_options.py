@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from vtc_cli.commands.listing import Format
-from vtc_cli.commands.run_options import check_writable
+from vtc_cli.commands.run_options import check_apart, check_writable
 from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
 
@@ -74,7 +74,10 @@ CsvOption = Annotated[bool, typer.Option("--csv", help="Short for --format csv."
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeOptions(VideoOptions):
-    """What the command line asks of an analysis; field names are the option names."""
+    """What the command line asks of an analysis; field names are the option names.
+
+    `given` names the options that stand on the command line itself.
+    """
 
     media: str | None
     question: str | None
@@ -101,6 +104,7 @@ class AnalyzeOptions(VideoOptions):
     plot: Path | None
     output_file: Path | None
     format: Format
+    given: frozenset[str]
 
     def check(self) -> None:
         """Refuse what cannot work before a model is loaded.
@@ -118,6 +122,8 @@ class AnalyzeOptions(VideoOptions):
         for flag, path in (("--output", self.output_file), ("--plot", self.plot)):
             if path is not None:
                 check_writable(path, flag)
+        files = {"--output": self.output_file, "--plot": self.plot}
+        check_apart(files, (self.media, self.data, *self.recipes))
         if self.plot is not None and self.plot.suffix.lower() not in PLOT_SUFFIXES:
             raise UsageError(
                 f"--plot {self.plot}",
@@ -159,20 +165,16 @@ class AnalyzeOptions(VideoOptions):
 
     def _check_curve(self) -> None:
         """Options that the chosen curve would not obey are refused."""
-        sweep_only = {
-            "--points": self.points is not None,
-            "--select": bool(self.select),
-            "--data": self.data is not None,
-        }
+        sweep_only = {"points": "--points", "select": "--select", "data": "--data"}
         layers_only = {
-            "--recipe": bool(self.recipes),
-            "--budget": self.budget != "default",
-            "--fidelity": self.fidelity is not None,
-            "--exact-layers": self.exact_layers,
-            "--relevance": self.relevance is not None,
+            "recipes": "--recipe",
+            "budget": "--budget",
+            "fidelity": "--fidelity",
+            "exact_layers": "--exact-layers",
+            "relevance": "--relevance",
         }
         foreign = layers_only if self.curve == "tokens" else sweep_only
-        given = [flag for flag, used in foreign.items() if used]
+        given = [flag for name, flag in foreign.items() if name in self.given]
         if given:
             curve = "layers or heads" if self.curve == "tokens" else "tokens"
             raise UsageError(

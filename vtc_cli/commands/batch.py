@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
     from vtc_cli.jobs.job import Job, Settings
     from vtc_cli.jobs.progressed import Progressed
     from vtc_cli.jobs.reading import JobsFile
-    from vtc_cli.jobs.results_file import ResultsFile
+    from vtc_cli.jobs.results_file import ResultsFile, ResultsStream
     from vtc_cli.jobs.summary import Summary
 
 EXAMPLE = "vtc run --batch jobs.jsonl -o results.jsonl"
 ONE_JOB = {"overlay": "--overlay", "html": "--html", "strict": "--strict", "tokens": "--tokens"}
+ONE_JOB |= {"more": "--with", "then": "--then", "relevance": "--relevance"}
 
 
 def carry_out_batch(options: RunOptions, batch: BatchGroup, output: Output) -> None:
@@ -37,16 +37,17 @@ def carry_out_batch(options: RunOptions, batch: BatchGroup, output: Output) -> N
         Exit: code 1 if a job failed.
     """
     from vtc_cli.jobs.reading import JobsFile
-    from vtc_cli.jobs.results_file import ResultsFile
+    from vtc_cli.jobs.results_file import ResultsFile, ResultsStream
     from vtc_cli.jobs.summary import Summary
     from vtc_cli.recipe.load import load_recipe
 
-    target = _check(options, batch)
+    _check(options, batch)
+    target = options.output_file
     settings = _settings(options, batch)
     settings.plan_options()
     load_recipe(settings.recipe)
-    summary = Summary(str(target))
-    with ResultsFile(target, anew=not batch.resume) as results:
+    summary = Summary(str(target or ResultsStream.path))
+    with ResultsFile(target, anew=not batch.resume) if target else ResultsStream() as results:
         if results.repaired_bytes:
             summary.notes.append("the last line was torn and is gone; its job is done again")
         jobs = JobsFile(batch.batch or "", settings)
@@ -55,38 +56,57 @@ def carry_out_batch(options: RunOptions, batch: BatchGroup, output: Output) -> N
         except BaseException as error:
             _tell_end(error, summary, output)
             raise
-    _print(summary, options, output)
+    if target is not None:
+        _print(summary, options)
+    elif not output.quiet:
+        print("\n".join(summary.lines()), file=sys.stderr)
     if summary.any_failed:
         raise typer.Exit(1)
 
 
-def _check(options: RunOptions, batch: BatchGroup) -> Path:
-    """The results file, after a look at what cannot work.
+def _check(options: RunOptions, batch: BatchGroup) -> None:
+    """A look at what cannot work.
 
     Raises:
-        UsageError: options of a single job, no -o, or times that a batch does not have.
+        UsageError: options of a single job, or times that a batch does not have.
     """
     for name, flag in ONE_JOB.items():
-        if getattr(options, name):
+        if name in options.given:
             raise UsageError(f"{flag} beside --batch", allowed=f"{flag} with a single picture")
-    if options.format not in ("table", "json"):
-        raise UsageError(f"--format {options.format}", allowed="table or json, of the summary")
+    _check_output(options, batch)
     if batch.batch_size > 1 and (options.repeats > 1 or options.baseline):
         flag = "--baseline" if options.baseline else "--repeats"
         raise UsageError(
             f"{flag} beside --batch-size {batch.batch_size}",
             allowed="--batch-size 1: jobs that are decoded together have no times of their own",
         )
-    if options.output_file is None:
-        raise UsageError("no file for the results", where="--output", hint=EXAMPLE)
     if batch.retry_failed and not batch.resume:
         raise UsageError("--retry-failed beside --no-resume", allowed="one of them")
     options.check_answer()
     batch.check(options.given)
+
+
+def _check_output(options: RunOptions, batch: BatchGroup) -> None:
+    """Without -o stdout carries the lines, and nothing else; with it, the summary.
+
+    Raises:
+        UsageError: options that contradict this, or results over the jobs.
+    """
+    shapes = ("table", "json") if options.output_file else ("table", "jsonl")
+    if options.given & {"format", "as_json"} and options.format not in shapes:
+        if options.output_file is not None:
+            raise UsageError(f"--format {options.format}", allowed="table or json, of the summary")
+        allowed = "JSON lines on stdout; with -o FILE, --format json is the summary's"
+        found = f"--format {options.format} without --output"
+        raise UsageError(found, allowed=allowed, hint=EXAMPLE)
+    for name, flag in (("retry_failed", "--retry-failed"), ("resume", "--resume")):
+        if options.output_file is None and name in options.given:
+            raise UsageError(
+                f"{flag} without --output", allowed=f"{flag} with a file of results", hint=EXAMPLE
+            )
     with suppress(OSError):
-        if os.path.samefile(options.output_file, batch.batch or ""):
+        if options.output_file and os.path.samefile(options.output_file, batch.batch or ""):
             raise UsageError(f"{options.output_file} holds the jobs", where="--output")
-    return options.output_file
 
 
 def _settings(options: RunOptions, batch: BatchGroup) -> Settings:
@@ -104,7 +124,7 @@ def _settings(options: RunOptions, batch: BatchGroup) -> Settings:
 
 def _do_jobs(
     jobs: JobsFile,
-    results: ResultsFile,
+    results: ResultsFile | ResultsStream,
     settings: Settings,
     batch: BatchGroup,
     output: Output,
@@ -114,11 +134,12 @@ def _do_jobs(
     from vtc_cli.jobs.engines import started
     from vtc_cli.jobs.progress import watching
     from vtc_cli.jobs.progressed import Progressed
+    from vtc_cli.jobs.results_file import ResultsFile
     from vtc_cli.jobs.work import JobWork
 
     progressed = Progressed(results)
     progressed.check_settings(settings)
-    if batch.retry_failed and results.drop_failed():
+    if batch.retry_failed and isinstance(results, ResultsFile) and results.drop_failed():
         progressed = Progressed(results)
     total, done = _look_ahead(jobs, progressed)
     summary.before, summary.failed_before = progressed.count, progressed.failed
@@ -152,16 +173,17 @@ def _left(jobs: JobsFile, progressed: Progressed) -> Iterator[Job]:
 
 def _tell_end(error: BaseException, summary: Summary, output: Output) -> None:
     """What is kept when a batch ends early, and how to go on."""
-    if output.quiet or not (summary.done or summary.failed):
+    silent = output.quiet or isinstance(error, BrokenPipeError)
+    if silent or not (summary.done or summary.failed):
         return
     command = shlex.join(["vtc", *(word for word in sys.argv[1:] if word != "--no-resume")])
     for text in summary.lines():
         print(text, file=sys.stderr)
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) and summary.output != "stdout":
         print(f"go on with: {command}", file=sys.stderr)
 
 
-def _print(summary: Summary, options: RunOptions, output: Output) -> None:
+def _print(summary: Summary, options: RunOptions) -> None:
     """The summary, as JSON or in words."""
     if options.format == "json":
         print(json.dumps(summary.plain(), indent=2, ensure_ascii=False))

@@ -20,7 +20,7 @@ BatchOption = Annotated[
     typer.Option(
         "--batch",
         metavar="JOBS",
-        help="In place of MEDIA: a file of jobs, or - for stdin.",
+        help="In place of MEDIA: a file of jobs, or - for stdin; lines go to -o or stdout.",
         rich_help_panel=PANEL,
     ),
 ]

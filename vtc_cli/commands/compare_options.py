@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from vtc_cli.commands.analyze_options import Rule
-from vtc_cli.commands.run_options import PAGE_SUFFIXES, check_ending, check_writable
+from vtc_cli.commands.run_options import PAGE_SUFFIXES, check_apart, check_ending, check_writable
 from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
 
@@ -127,6 +127,8 @@ class CompareOptions(VideoOptions):
             self._check_input()
         else:
             self._check_beside_file()
+        files = {"--output": self.output_file, "--html": self.html}
+        check_apart(files, (self.media, self.data, self.source, *self.recipe_names()))
         if self.html is not None:
             check_ending(self.html, "--html", PAGE_SUFFIXES)
         for flag, path in (("--output", self.output_file), ("--html", self.html)):

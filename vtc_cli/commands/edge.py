@@ -13,6 +13,7 @@ from typing import Any
 from typer import TyperException
 
 from vtc_cli.commands.output import Output
+from vtc_cli.core.discover import nearest
 from vtc_cli.core.errors import MemoryExhaustedError, UsageError, VtcError
 from vtc_cli.core.memory import is_out_of_memory
 
@@ -26,7 +27,7 @@ def run_guarded(call: Callable[[Output], Any]) -> int:
     try:
         result = call(output)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # typer's answer to a pipe that nobody reads any more
         _leave_pipe()
         return 1
     except KeyboardInterrupt:
@@ -84,13 +85,39 @@ def _as_vtc_error(error: Exception) -> VtcError | None:
     if isinstance(error, VtcError):
         return error
     if isinstance(error, TyperException):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "vtc"
-        return UsageError(error.format_message(), where=command, hint=f"{command} --help")
+        return _wrong_words(error)
     if is_out_of_memory(error):
         text = str(error).partition("\n")[0] or "an allocation failed"
         return MemoryExhaustedError(text, hint="a smaller --dtype or model, or another --device")
     return None
+
+
+def _wrong_words(error: TyperException) -> UsageError:
+    """What the parser of the command line objects to, with what was meant instead."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "vtc"
+    found, help_text = error.format_message().replace("Value error, ", ""), f"{command} --help"
+    name, is_choice, names = found.partition(" is not one of ")
+    if is_choice:
+        known = [each.strip("'. ") for each in names.split(",")]
+        near = nearest(name.rpartition(" ")[2].strip("'"), known)
+        return UsageError(name, where=command, allowed=", ".join(known), hint=near or help_text)
+    option = getattr(error, "option_name", None)
+    if context is None or option is None:
+        return UsageError(found, where=command, hint=help_text)
+    commands = getattr(context.find_root().command, "commands", {})
+    owners = [f"vtc {name}" for name, item in commands.items() if _has(item, option)]
+    allowed = f"{option} is an option of {', '.join(owners)}" if owners else None
+    if any(
+        item.name == "question" and not item.opts[0].startswith("-")
+        for item in context.command.params
+    ):
+        help_text += "; a question that begins with - stands behind --"
+    return UsageError(found, where=command, allowed=allowed, hint=help_text)
+
+
+def _has(command: Any, option: str) -> bool:
+    return any(option in item.opts for item in command.params)
 
 
 def _leave_pipe() -> None:

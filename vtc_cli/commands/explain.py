@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from typing import Annotated
 
@@ -73,9 +72,12 @@ def _wrapped(text: str) -> str:
 
 
 def _nearest(topic: str) -> str | None:
-    """The command that explains the figure whose name or alias looks most like `topic`."""
+    """The command that explains what looks most like `topic`."""
+    from vtc_cli.core.discover import nearest, recipe_files, sources
+
     names = {
         name: item.name for item in DEFINITIONS.values() for name in (item.name, *item.aliases)
     }
-    close = difflib.get_close_matches(topic.lower(), names, n=1)
-    return f"vtc explain {names[close[0]]}" if close else None
+    names |= {name: name for name in (*sources("stages"), *recipe_files())}
+    near = nearest(topic.lower(), names)
+    return f"vtc explain {names[near]}" if near else None

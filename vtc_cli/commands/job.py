@@ -90,13 +90,19 @@ def parse_budget(text: str) -> Budget:
         return None
     try:
         numbers = tuple(float(part) for part in text.split(","))
-        return numbers if len(numbers) > 1 else numbers[0]
-    except ValueError as error:
+    except ValueError:
+        numbers = (0.0,)
+    if not all(0 < number < float("inf") for number in numbers):
+        from vtc_cli.core.discover import nearest
+
+        near = nearest(text, ("default", "none"))
         raise UsageError(
             f"--budget {text!r}",
-            allowed="a number of tokens, one for each picture (64,128), `default` or `none`",
-            hint="--budget 64",
-        ) from error
+            allowed="a number of tokens above 0, one for each picture (64,128), `default` or "
+            "`none`",
+            hint=f"--budget {near or 64}",
+        )
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def parse_fidelity(text: str | None) -> Fidelity | None:
@@ -126,8 +132,8 @@ def make_plan(session: Session, prompt: Prompt, recipe: Recipe, options: PlanOpt
     apart = each if isinstance(each, tuple) else ()
     if apart and len(apart) != spans:
         raise UsageError(
-            f"--budget with {len(apart)} numbers for {spans} pictures and videos",
-            allowed="one number, or one for each",
+            f"--budget with {len(apart)} numbers for {spans} picture{'s' * (spans > 1)}",
+            allowed="one number, or one for each picture and video",
         )
     plan = resolve(
         recipe,

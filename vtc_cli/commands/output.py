@@ -7,10 +7,12 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
 import typer
+
+from vtc_cli.core.errors import UsageError
 
 LOGGER = logging.getLogger("vtc_cli")
 PANEL = "Output"
@@ -36,6 +38,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "debug": (Debug, False),
 }
 
+SHORT = {"as_json": ("--json", "json"), "as_csv": ("--csv", "csv")}  # short for --format
 INJECTED = ("output", "given")  # parameters of a command that are no options
 
 
@@ -48,12 +51,16 @@ class Output:
         verbose: 1 logs what happens, 2 also the small steps.
         no_progress: no bars even on a terminal.
         debug: tracebacks of errors.
+        settings: options from outside the command line by name, and where from in words, for -v.
+        unknown: variables that look like settings and are none.
     """
 
     quiet: bool = False
     verbose: int = 0
     no_progress: bool = False
     debug: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
 
     @property
     def shows_progress(self) -> bool:
@@ -72,6 +79,13 @@ class Output:
         """A line on stderr that the reader must know, unless quiet."""
         if not self.quiet:
             print(f"warning: {text}", file=sys.stderr)
+
+    def tell_settings(self) -> None:
+        """What was read outside the command line, once it is clear how much is to be said."""
+        for text in self.unknown:
+            self.warn(text)
+        for text in self.settings.values():
+            LOGGER.info(text)
 
     def _configure_logging(self) -> None:
         levels = (logging.WARNING, logging.INFO, logging.DEBUG)
@@ -95,7 +109,10 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(context: typer.Context, **arguments: Any) -> None:
         output = context.ensure_object(Output)
         output.update(**{name: arguments.pop(name) for name in COMMON})
-        extra = {"output": output, "given": _given(context)}
+        output.tell_settings()
+        given = _given(context)
+        _check_shape(arguments, given)
+        extra = {"output": output, "given": given}
         function(**arguments, **{name: extra[name] for name in INJECTED if name in own})
 
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -108,6 +125,20 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
     return wrapper
+
+
+def _check_shape(arguments: dict[str, Any], given: frozenset[str]) -> None:
+    """Refuse two shapes of one result; a short option overrules a --format that is set elsewhere.
+
+    Raises:
+        UsageError: --json beside --csv or another --format.
+    """
+    asked = {shape: flag for name, (flag, shape) in SHORT.items() if arguments.get(name)}
+    if "format" in given:
+        asked.setdefault(arguments["format"], f"--format {arguments['format']}")
+    if len(asked) > 1:
+        found = " beside ".join(asked.values())
+        raise UsageError(found, allowed="one shape of the result", hint="leave one of them out")
 
 
 def _given(context: typer.Context) -> frozenset[str]:

@@ -12,7 +12,7 @@ import typer
 from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
 from vtc_cli.commands.output import common_options
 from vtc_cli.commands.recipes_solve import solve
-from vtc_cli.commands.settings import file_settings
+from vtc_cli.commands.settings import EPILOG, reading_settings
 
 if TYPE_CHECKING:
     from vtc_cli.recipe.load import Recipe, StageUse
@@ -23,11 +23,11 @@ Names = Annotated[list[str] | None, typer.Argument(help="Recipe files or names; 
 Name = Annotated[str, typer.Argument(help="Recipe file or name.")]
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def group(context: typer.Context) -> None:
     """List, show, check and solve recipes."""
-    if context.invoked_subcommand == "solve":
-        context.default_map = {"solve": file_settings()}
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("list")
@@ -85,7 +85,7 @@ def schema() -> None:
     print(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
 
 
-app.command("solve")(common_options(solve))
+app.command("solve", cls=reading_settings(solve), epilog=EPILOG)(common_options(solve))
 
 
 def _outline(name: str, path: Path) -> dict[str, Any]:

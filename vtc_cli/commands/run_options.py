@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from vtc_cli.core.files import temporary_beside
 PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PAGE_SUFFIXES = (".html", ".htm")
+EXAMPLE = 'vtc run picture.png "what is in the picture?"'
 
 MediaArgument = Annotated[
     str | None, typer.Argument(metavar="MEDIA", help="A picture or a video; - reads stdin.")
@@ -141,7 +143,7 @@ class RunOptions(VideoOptions):
                 "the question is empty",
                 where="QUESTION",
                 allowed="some text",
-                hint='vtc run picture.png "what is in the picture?"',
+                hint=EXAMPLE,
             )
         self.check_answer()
         if any(not text.strip() for text in self.then):
@@ -157,6 +159,8 @@ class RunOptions(VideoOptions):
                 check_ending(path, flag, endings)
         if self.html is not None:
             check_writable(temporary_beside(self.html.resolve()), "--html")
+        files = {"--output": self.output_file, "--overlay": self.overlay, "--html": self.html}
+        check_apart(files, (self.media, *self.more, self.tokens, self.recipe))
 
     def check_answer(self) -> None:
         """Refuse a choice of frames or tokens that cannot be.
@@ -183,7 +187,8 @@ class RunOptions(VideoOptions):
                 hint=f"compress the picture again with {settled[name]}",
             )
         pictures: dict[str, object] = {"--with": self.more, "--then": self.then}
-        pictures |= {"--baseline": self.baseline, "--overlay": self.overlay, "--html": self.html}
+        pictures |= {"--overlay": self.overlay, "--html": self.html}
+        pictures["--baseline"] = self.baseline and "baseline" in self.given
         for flag, wanted in pictures.items():
             if wanted:
                 raise UsageError(
@@ -191,6 +196,30 @@ class RunOptions(VideoOptions):
                     allowed=f"{flag} with a picture: a token file does not hold one",
                     hint=f'vtc run picture.png "what is in the picture?" {flag}',
                 )
+
+
+def check_apart(written: Mapping[str, Path | None], read: Iterable[str | Path | None] = ()) -> None:
+    """See that each file is written once, and none over what is read.
+
+    Args:
+        written: files by the option that names them.
+        read: what the command reads; names that are no files are passed over.
+
+    Raises:
+        UsageError: two options name one file, or one names an input.
+    """
+    found: dict[str, str] = {}
+    inputs = {os.path.realpath(path) for path in read if path and os.path.isfile(path)}
+    for flag, path in written.items():
+        if path is None:
+            continue
+        real = os.path.realpath(path)
+        if real in inputs:
+            allowed = "another name: it would be written over"
+            raise UsageError(f"{flag} {path} is read by this command", allowed=allowed)
+        other = found.setdefault(real, flag)
+        if other != flag:
+            raise UsageError(f"{other} and {flag} name one file, {path}", allowed="a file each")
 
 
 def check_ending(path: Path, flag: str, endings: tuple[str, ...]) -> None:
@@ -222,7 +251,7 @@ def placed(
     if tokens is None:
         for value, name in ((media, "MEDIA"), (question, "QUESTION")):
             if value is None:
-                found, hint = f"Missing argument '{name}'.", "vtc run --help"
+                found, hint = f"Missing argument '{name}'.", f"{EXAMPLE}, or vtc run --help"
                 raise UsageError(found, where="vtc run", hint=hint)
         return media or "", question or ""
     if question is not None:

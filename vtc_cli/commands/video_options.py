@@ -53,7 +53,7 @@ class VideoOptions:
 
         frames: Any = self.frames
         if frames is not None and frames != "all":
-            frames = int(frames) if frames.isdecimal() else -1
+            frames = int(frames) if frames.isdecimal() else frames
         return FrameOptions(
             frames=frames,
             fps=self.fps,

@@ -47,6 +47,9 @@ class Decision:
         Raises:
             StageError: for repeated or foreign rows, shapes that disagree, rows not summing to 1.
         """
+        for name, value in {"keep": self.keep, "mix": self.mix, **self.marks()}.items():
+            if not isinstance(value, Tensor):
+                raise StageError(f"{name} is a {type(value).__name__}", allowed="a tensor")
         rows, columns = self.mix.shape
         keep = self.keep
         if keep.ndim != 1 or keep.dtype != torch.int64 or keep.shape[0] != rows:
@@ -152,3 +155,10 @@ class Decision:
         flags = torch.zeros(self.incoming_tokens, dtype=torch.bool, device=self.keep.device)
         flags[self.mix.indices()[1]] = True
         return flags
+
+
+def not_a_decision(answer: object, where: str | None = None) -> StageError:
+    """The error for a stage whose `decide` returned something else."""
+    found = f"decide returned {'None' if answer is None else 'a ' + type(answer).__name__}"
+    allowed = "a Decision (Decision.prune, Decision.merge, Decision.identity)"
+    return StageError(found, where=where, allowed=allowed)

@@ -22,12 +22,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-from vtc_cli.core.errors import UsageError, VtcError
+from vtc_cli.core.errors import MethodError, UsageError, VtcError
 
 if TYPE_CHECKING:
     from vtc_cli.core.stage import Stage
 
 Kind = Literal["stages", "models"]
+EXTENSION_PARTS = ("stages", "models", "recipes")
 Resource = Literal["recipes", "samples"]
 PACKAGE = Path(__file__).resolve().parent.parent
 LOGGER = logging.getLogger(__name__)
@@ -62,13 +63,20 @@ def extension_folders() -> list[Path]:
     """Folders of `VTC_PATH`, each once.
 
     Raises:
-        UsageError: an entry is not a folder.
+        UsageError: an entry is not a folder, or holds nothing that would be looked at.
     """
     folders: dict[Path, None] = {}
     for entry in filter(None, os.environ.get("VTC_PATH", "").split(os.pathsep)):
         folder = Path(entry).expanduser().resolve()
         if not folder.is_dir():
             raise UsageError(f"{entry} is not a folder", where="VTC_PATH", allowed="folders only")
+        if not any((folder / part).is_dir() for part in EXTENSION_PARTS):
+            raise UsageError(
+                f"{entry} holds nothing for vtc",
+                where="VTC_PATH",
+                allowed=f"a folder with one of {', '.join(f'{part}/' for part in EXTENSION_PARTS)}",
+                hint=str(folder.parent) if folder.name in EXTENSION_PARTS else None,
+            )
         folders[folder] = None
     return list(folders)
 
@@ -102,10 +110,19 @@ def load_module(kind: Kind, name: str) -> ModuleType:
         return known[name].load()
     except VtcError:
         raise
-    except Exception as error:
-        raise VtcError(
-            f"importing failed: {type(error).__name__}: {error}", where=known[name].origin
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise _not_imported(known[name], error) from error
+
+
+def _not_imported(source: Source, error: BaseException) -> VtcError:
+    from vtc_cli.core.contract import line_in
+
+    text = " ".join(str(error).split())
+    return VtcError(
+        f"importing failed: {type(error).__name__}: {text}",
+        where=line_in(error, source.origin) or source.origin,
+        hint="@dataclass(frozen=True, kw_only=True)" if "frozen" in text else None,
+    )
 
 
 def stages_of(module_name: str) -> dict[str, type[Stage]]:
@@ -113,23 +130,30 @@ def stages_of(module_name: str) -> dict[str, type[Stage]]:
 
     Raises:
         VtcError: the module cannot be imported or defines no stage.
+        MethodError: a stage class has faults; all of them.
     """
+    from vtc_cli.core.contract import class_faults, unfinished
     from vtc_cli.core.stage import Stage
 
     module = load_module("stages", module_name)
-    classes = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Stage) and not inspect.isabstract(value)
-    ]
-    own = [cls for cls in classes if cls.__module__ == module.__name__]
+    values = dict.fromkeys(value for value in vars(module).values() if inspect.isclass(value))
+    mine = [v for v in values if issubclass(v, Stage) and v.__module__ == module.__name__]
+    own = [cls for cls in mine if not inspect.isabstract(cls)]
+    stages = {f"{module_name}.{cls.short_name()}": cls for cls in own}
+    faults = [fault for cls in (*own, *unfinished(mine)) for fault in class_faults(cls)]
+    origin = sources("stages")[module_name].origin
+    if len(stages) < len(own):
+        names = ", ".join(cls.__name__ for cls in own)
+        faults.append(UsageError(f"two of the classes {names} have one name in recipes"))
+    if faults:
+        raise MethodError(faults, where=origin)
     if not own:
         raise VtcError(
             "the module defines no concrete stage",
-            where=sources("stages")[module_name].origin,
+            where=origin,
             allowed="at least one subclass of EncoderStage, PrefillStage or DecodeStage",
         )
-    return {f"{module_name}.{cls.short_name()}": cls for cls in own}
+    return stages
 
 
 def stage_class(name: str) -> tuple[str, type[Stage]]:
@@ -140,8 +164,7 @@ def stage_class(name: str) -> tuple[str, type[Stage]]:
     """
     module_name, _, short = name.partition(".")
     if module_name not in (known := sources("stages")):
-        suggestion = nearest(module_name, known)
-        raise _unknown_stage(name, stages_of(suggestion) if suggestion else {}, known)
+        raise _unknown_stage(name, _near_stages(module_name, known), known)
     stages = stages_of(module_name)
     if not short and len(stages) == 1:
         return next(iter(stages.items()))
@@ -186,6 +209,15 @@ def recipe_files() -> dict[str, Path]:
         if other != path:
             raise _two_owners("recipes", path.stem, str(other), str(path))
     return dict(sorted(found.items()))
+
+
+def _near_stages(module_name: str, known: Iterable[str]) -> Mapping[str, object]:
+    """The stages of the module most likely meant; none if that one has faults of its own."""
+    suggestion = nearest(module_name, known)
+    try:
+        return stages_of(suggestion) if suggestion else {}
+    except VtcError:
+        return {}
 
 
 def _unknown_stage(name: str, near: Mapping[str, object], listed: Iterable[str]) -> VtcError:

@@ -70,6 +70,12 @@ class RecipeError(VtcError):
         return " | ".join(str(fault) for fault in self.faults) or super().__str__()
 
 
+class MethodError(RecipeError):
+    """A stage class with one or more faults; `faults` holds each of them."""
+
+    title = "invalid stage"
+
+
 class MediaError(VtcError):
     """A picture or video that cannot be read."""
 

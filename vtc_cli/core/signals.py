@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor
 
 from vtc_cli.core.budget import LayerBudget
-from vtc_cli.core.errors import SignalError
+from vtc_cli.core.discover import nearest
+from vtc_cli.core.errors import SignalError, StageError
 from vtc_cli.core.layout import Layout
 
 Queries = Literal["after_visual", "last"]
@@ -299,6 +300,22 @@ class Signals:
         """(T, d): the same of the text that follows the visual tokens."""
         return self._value("normed_text")
 
+    if not TYPE_CHECKING:  # a type checker finds such a name by itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """A name that is no signal.
+
+            Raises:
+                StageError: with the nearest name.
+            """
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise StageError(
+                f"there is no signal {name!r}",
+                allowed=", ".join(SIGNAL_NAMES),
+                hint=nearest(name, SIGNAL_NAMES),
+            )
+
     def source_of(self, name: str) -> str:
         """What the signal `name`, asked for before, was made of; empty if there is one way only."""
         return self._sources.get(name, "")
@@ -306,6 +323,8 @@ class Signals:
     def _value(self, name: str, **arguments: object) -> Tensor:
         key = (name, *sorted(arguments.items()))
         if key not in self._values:
+            for argument, value in arguments.items():
+                _check_argument(name, argument, value)
             self._values[key] = self._produce(name, arguments)
         return self._values[key]
 
@@ -326,3 +345,21 @@ class Signals:
         self.cost.names.append(name)
         self._sources[name] = produced.source
         return produced.value
+
+
+def _check_argument(name: str, argument: str, value: object) -> None:
+    """See that a signal is asked for as it can be; another value would quietly mean something else.
+
+    Raises:
+        StageError: with what is allowed.
+    """
+    queries = get_args(Queries)
+    if argument == "queries" and value not in queries:
+        near = nearest(str(value), queries)
+        allowed = " or ".join(map(repr, queries))
+        raise StageError(f"{name}(queries={value!r})", allowed=allowed, hint=near)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if argument == "layer" and not whole:
+        raise StageError(f"{name}(layer={value!r})", allowed="a tower layer, a whole number")
+    if argument == "rows" and not (whole and value >= 1):  # type: ignore[operator]
+        raise StageError(f"{name}(rows={value!r})", allowed="a whole number of rows, from 1 on")

@@ -39,7 +39,15 @@ def parameter(
         minimum: smallest allowed value.
         maximum: largest allowed value.
         steers: set if the value governs how much the stage leaves; `vtc recipes solve` varies it.
+
+    Raises:
+        ValueError: no such stack, or a range without numbers in it.
     """
+    if layer_of not in (None, "llm", "vision"):
+        raise ValueError(f"layer_of is {layer_of!r}; allowed: 'llm' or 'vision'")
+    low, high = (bound if isinstance(bound, (int, float)) else None for bound in (minimum, maximum))
+    if (low, high) != (minimum, maximum) or (None not in (low, high) and low > high):
+        raise ValueError(f"the range {minimum!r}..{maximum!r} holds no number")
     metadata = {
         "doc": doc,
         "source": source,

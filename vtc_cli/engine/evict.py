@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtc_cli.core.decision import Decision
+from vtc_cli.core.decision import Decision, not_a_decision
 from vtc_cli.core.errors import StageError
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.signals import Produced, Producer, Signals
@@ -115,6 +115,7 @@ class Evictor:
                 for group, signals in zip(groups, views, strict=True)
             ],
             self._scene,
+            planned.stage,
             where,
         )
         flat = [decision for per_head in decisions for decision in per_head]
@@ -151,10 +152,14 @@ class Evictor:
         """One decision for each head of `group`, checked."""
         answer = planned.stage.decide(group, signals)
         heads = len(group.heads)
-        decisions = [answer] * heads if isinstance(answer, Decision) else list(answer)
+        decisions = [answer] * heads if isinstance(answer, Decision) else answer
+        if not isinstance(decisions, (list, tuple)):
+            raise not_a_decision(answer, where)
         if len(decisions) != heads:
             raise StageError(f"{len(decisions)} decisions for {heads} heads", where=where)
         for decision in decisions:
+            if not isinstance(decision, Decision):
+                raise not_a_decision(decision, where)
             if decision.incoming_tokens != len(group):
                 raise StageError(
                     f"a decision over {decision.incoming_tokens} of {len(group)} entries",
@@ -166,7 +171,7 @@ class Evictor:
                 )
             if not planned.stage.evicts_text and _text_lost(group, decision):
                 raise StageError("text leaves the cache", where=where, allowed="visual entries")
-        return decisions
+        return list(decisions)
 
     def _groups(self, stored: LogicalLayer, layer: int) -> list[CacheEntries]:
         """The entries of a layer: one group while all heads agree, else one a head."""

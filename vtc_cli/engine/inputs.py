@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.decision import Decision
+from vtc_cli.core.errors import StageError
 from vtc_cli.core.media import Media
-from vtc_cli.core.plan import Plan
+from vtc_cli.core.plan import Plan, Planned
+from vtc_cli.core.stage import InputStage
 from vtc_cli.core.trace import StageRecord, Trace, Uncompressed
+from vtc_cli.engine.step import stage_faults
 from vtc_cli.media.resizing import resized
 from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.prompt import Prompt
@@ -39,7 +43,7 @@ def shrink(
     now, size, records = prompt, whole, []
     for planned in plan.input:
         start = time.perf_counter()
-        share = planned.stage.scale(now.layout.tokens, plan.budget)
+        share = _share(planned, now.layout.tokens, plan.budget)
         smaller = size if share >= 1 else _smaller(adapter, size, now, share)
         same = all(a is b for a, b in zip(size, smaller, strict=True))
         seen = now if same else adapter.prepare(smaller, prompt.question)
@@ -51,6 +55,20 @@ def shrink(
         for one, before, after in zip(now.seen, whole, size, strict=True)
     )
     return replace(now, seen=shown) if records else prompt, records
+
+
+def _share(planned: Planned[InputStage], tokens: int, budget: LayerBudget | None) -> float:
+    """What `planned` leaves of each side.
+
+    Raises:
+        StageError: the stage fails, or leaves no share at all.
+    """
+    where = f"{planned.name} at the picture"
+    with stage_faults(planned.stage, where):
+        share: object = planned.stage.scale(tokens, budget)
+    if not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise StageError(f"scale returned {share!r}", where=where, allowed="above 0, at most 1")
+    return float(share)
 
 
 def note_input(trace: Trace, whole: Prompt, changes: list[StageRecord]) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vtc_cli.core.decision import MARKS, Decision
-from vtc_cli.core.errors import VtcError
+from vtc_cli.core.decision import MARKS, Decision, not_a_decision
+from vtc_cli.core.errors import StageError, VtcError
 from vtc_cli.core.layout import Layout
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, PrefillStage
@@ -40,19 +40,33 @@ def decide_by_span(
     """
     spans = tokens.layout.spans
     if spans == 1:
-        return stage.decide(tokens, signals)
+        return _asked(stage, tokens, signals)
     answers = []
     for span in range(spans):
         rows = (tokens.span == span).nonzero()[:, 0]
         if not rows.shape[0]:
             continue
         try:
-            decision = stage.decide(tokens.part(span), signals.part(span, rows))
+            decision = _asked(stage, tokens.part(span), signals.part(span, rows))
         except VtcError as error:
             error.found = f"span {span + 1} of {spans}: {error.found}"
             raise
         answers.append(Answer(rows, decision))
     return joined(answers, len(tokens), tokens)
+
+
+def _asked(stage: EncoderStage | PrefillStage, tokens: TokenTable, signals: Signals) -> Decision:
+    """The decision of `stage`, seen to be one over these rows.
+
+    Raises:
+        StageError: it is not.
+    """
+    decision: object = stage.decide(tokens, signals)
+    if not isinstance(decision, Decision):
+        raise not_a_decision(decision)
+    if decision.incoming_tokens != len(tokens):
+        raise StageError(f"decision over {decision.incoming_tokens} of {len(tokens)} rows")
+    return decision
 
 
 def joined(answers: Sequence[Answer], count: int, tokens: TokenTable | None = None) -> Decision:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,12 +13,13 @@ import torch
 from torch import Tensor
 
 from vtc_cli.core.budget import LayerBudget
+from vtc_cli.core.contract import line_in
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import StageError, VtcError
 from vtc_cli.core.layout import Layout
 from vtc_cli.core.plan import Planned
 from vtc_cli.core.signals import Producer, Signals, SpanCounts
-from vtc_cli.core.stage import EncoderStage, PrefillStage
+from vtc_cli.core.stage import EncoderStage, PrefillStage, Stage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.engine.clock import synchronize
@@ -104,14 +107,14 @@ def decide(
     """Run one encoder or prefill stage and record what it did.
 
     Raises:
-        StageError: features are not finite, or the decision breaks its contract; names the stage
-            and the layer.
+        StageError: features are not finite, the stage fails, or its decision breaks the contract;
+            names the stage and the layer.
     """
     where = f"{planned.name} at {planned.stage.phase} layer {signals.layer}"
     if not bool(torch.isfinite(tokens.features).all()):
         raise StageError("features with NaN or infinity", where=where, hint="try --dtype float32")
     decision, elapsed_ms = timed(
-        lambda: decide_by_span(planned.stage, tokens, signals), scene, where
+        lambda: decide_by_span(planned.stage, tokens, signals), scene, planned.stage, where
     )
     try:
         after = tokens.apply(decision)
@@ -137,17 +140,38 @@ def decide(
     return decision, after
 
 
-def timed(call: Any, scene: Scene, where: str) -> tuple[Any, float]:
-    """The result of `call()` and its milliseconds; errors of stages learn where they happened."""
+def timed(call: Any, scene: Scene, stage: Stage, where: str) -> tuple[Any, float]:
+    """The result of `call()` and its milliseconds; what `stage` raises becomes its fault."""
     synchronize(scene.device)
     start = time.perf_counter()
-    try:
+    with stage_faults(stage, where):
         result = call()
+    synchronize(scene.device)
+    return result, (time.perf_counter() - start) * 1000
+
+
+@contextmanager
+def stage_faults(stage: Stage, where: str) -> Iterator[None]:
+    """Errors of a stage's own code, with its place in the run and in its file.
+
+    Raises:
+        VtcError: as it was, with `where` if it had none.
+        StageError: for everything else but a lack of memory.
+    """
+    try:
+        yield
     except VtcError as error:
         error.where = error.where or where
         raise
-    synchronize(scene.device)
-    return result, (time.perf_counter() - start) * 1000
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "allocate memory" in str(error):  # the CPU allocator has no error class of its own
+            raise
+        line = line_in(error, inspect.getsourcefile(type(stage)))
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        place = f"{where} ({line})" if line else where
+        raise StageError(text, where=place, hint="--debug shows the traceback") from error
 
 
 class RowMap:

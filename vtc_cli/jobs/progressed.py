@@ -9,7 +9,7 @@ from typing import Any
 
 from vtc_cli.core.errors import UsageError
 from vtc_cli.jobs.job import Job, Settings
-from vtc_cli.jobs.results_file import ResultsFile
+from vtc_cli.jobs.results_file import ResultsFile, ResultsStream
 
 OWN = ("recipe", "recipe_sha256", "budget")  # what a job may choose for itself
 
@@ -18,7 +18,7 @@ class Progressed:
     """Which jobs of a results file are done; two numbers a job are held, not its line.
 
     Args:
-        results: the open file.
+        results: the open file, or stdout.
 
     Attributes:
         count: how many lines it has.
@@ -28,7 +28,7 @@ class Progressed:
         UsageError: a line that is no result of a batch.
     """
 
-    def __init__(self, results: ResultsFile) -> None:
+    def __init__(self, results: ResultsFile | ResultsStream) -> None:
         self._path, self.failed, self.count = str(results.path), 0, 0
         self._keys: set[int] = set()
         self._key_of: dict[int, int] = {}

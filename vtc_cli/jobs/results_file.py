@@ -10,9 +10,10 @@ import fcntl
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.files import temporary_beside
@@ -34,6 +35,28 @@ class Written:
     key: str
     asked: dict[str, Any]
     failed: bool
+
+
+class ResultsStream:
+    """The results of a batch on stdout: nothing was there before, so nothing is gone on with."""
+
+    path = "stdout"
+    repaired_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is to be closed: stdout is not ours."""
+
+    def written(self) -> Iterator[Written]:
+        """No line."""
+        return iter(())
+
+    def append(self, text: str) -> None:
+        """Write one line, at once, for whoever reads the other end of a pipe."""
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
 
 class ResultsFile(LineFile):

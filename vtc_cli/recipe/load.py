@@ -13,7 +13,12 @@ from typing import Any
 from vtc_cli.core.discover import nearest, recipe_files, stage_class, unknown_name
 from vtc_cli.core.errors import RecipeError, VtcError
 from vtc_cli.core.stage import Stage
-from vtc_cli.recipe.parameters import check_missing, check_values, check_whole
+from vtc_cli.recipe.parameters import (
+    check_defaults,
+    check_missing,
+    check_values,
+    check_whole,
+)
 from vtc_cli.recipe.schema import PHASES, RecipeFile, Reference, validate_file
 from vtc_cli.recipe.text import Document, Place, parse, read_bytes
 
@@ -145,10 +150,12 @@ def _check_use(document: Document, place: Place, raw: Any, reference: Reference)
     phase, _, name = place
     try:
         full_name, cls = stage_class(str(name))
+        check_defaults(cls)
         values = check_values(document, place, cls, raw, reference)
     except VtcError as error:
-        origin = f" ({error.where})" if error.where else ""
-        document.fault(place, f"{error.found}{origin}", error.allowed, error.hint)
+        for fault in getattr(error, "faults", None) or [error]:
+            origin = f" ({fault.where})" if fault.where else ""
+            document.fault(place, f"{fault.found}{origin}", fault.allowed, fault.hint)
         return None
     if cls.phase != phase:
         document.fault(

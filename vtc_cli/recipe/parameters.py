@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from vtc_cli.core.discover import nearest
 from vtc_cli.core.errors import StageError, VtcError
@@ -105,6 +107,30 @@ def parameters_of(cls: type[Stage]) -> dict[str, Parameter]:
     return {field.name: _parameter(cls, field, hints[field.name]) for field in fields}
 
 
+@functools.cache
+def check_defaults(cls: type[Stage]) -> None:
+    """See that a stage's own defaults are what it declares; nobody else would before a run.
+
+    Raises:
+        StageError: a default of another type or out of range, or a type that recipes cannot hold.
+    """
+    for known in parameters_of(cls).values():
+        label = f"the hyper-parameter {known.name!r} of {cls.__name__}"
+        where = inspect.getsourcefile(cls)
+        try:
+            known.adapter()
+        except PydanticUserError as error:
+            found = f"{label} has the type {known.annotation}"
+            allowed = "numbers, texts, truth values, lists or tuples of them, or None"
+            raise StageError(found, where=where, allowed=allowed) from error
+        try:
+            if not known.required and known.convert(known.default) != known.default:
+                raise ValueError(str(known.annotation))
+        except (ValueError, TypeError) as error:
+            found = f"{label} has the default {known.default!r}"
+            raise StageError(found, where=where, allowed=str(error)) from error
+
+
 def check_values(
     document: Document, place: Place, cls: type[Stage], raw: Any, reference: Reference
 ) -> dict[str, Any]:
@@ -144,8 +170,13 @@ def check_whole(
         cls(**values)
     except VtcError as error:
         document.fault(place, error.found, error.allowed, error.hint)
-    except (ValueError, TypeError) as error:
-        document.fault(place, str(error))
+    except Exception as error:  # a stage's own code raises whatever it likes
+        document.fault(place, objection(error))
+
+
+def objection(error: Exception) -> str:
+    """What a stage says against its hyper-parameters; an error that was not meant, by its type."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def has_fidelity(cls: type[Stage]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from vtc_cli.core.discover import stage_class
 from vtc_cli.core.errors import VtcError
 from vtc_cli.core.plan import Planned
-from vtc_cli.recipe.parameters import FIDELITY, has_fidelity, parameters_of
+from vtc_cli.recipe.parameters import FIDELITY, has_fidelity, objection, parameters_of
 
 
 def rebuild(name: str, resolved: Mapping[str, Any], declared: Mapping[str, Any]) -> Planned[Any]:
@@ -32,5 +32,7 @@ def rebuild(name: str, resolved: Mapping[str, Any], declared: Mapping[str, Any])
     try:
         values |= {key: known[key].convert(value) for key, value in values.items() if key in known}
         return Planned(full, cls(**values), declared, values)
-    except (ValueError, TypeError) as error:
-        raise VtcError(f"{full}: {error}") from error
+    except VtcError:
+        raise
+    except Exception as error:  # a stage's own code raises whatever it likes
+        raise VtcError(f"{full}: {objection(error)}") from error

@@ -19,6 +19,7 @@ from vtc_cli.recipe.parameters import (
     Parameter,
     Stack,
     has_fidelity,
+    objection,
     parameters_of,
     reference_depth,
 )
@@ -111,7 +112,8 @@ def _check_budget(
     found, where = f"a budget of {requested:g} tokens was asked for", recipe.path
     if not recipe.stages:
         allowed = f"no budget: {recipe.file.name} compresses nothing"
-        raise BudgetError(found, where=where, allowed=allowed, hint="choose another recipe")
+        hint = "choose another recipe, or --budget none"
+        raise BudgetError(found, where=where, allowed=allowed, hint=hint)
     followers = [use.cls for use in recipe.stages if use.cls.meets_budget]
     in_cache = bool(followers) and all(issubclass(cls, DecodeStage) for cls in followers)
     if in_cache and (requested < 1 or requested % 1):
@@ -186,8 +188,10 @@ def _build(use: StageUse, resolved: Mapping[str, Any]) -> Stage:
     """The stage with layers of this model; its own objections become faults of the recipe."""
     try:
         return use.cls(**resolved)
-    except (ValueError, TypeError) as error:
-        raise VtcError(f"{use.name}: {error}", where=use.where) from error
+    except VtcError:
+        raise
+    except Exception as error:  # a stage's own code raises whatever it likes
+        raise VtcError(f"{use.name}: {objection(error)}", where=use.where) from error
 
 
 def _check_tower_layer(target: _Target, use: StageUse, stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,7 +31,11 @@ class RecipeFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="for reports; the file's name without its ending, if left out",
+    )
     paper: str = Field("", description="title and arXiv id")
     description: str = Field("", description="one sentence")
     reference: Reference = Field(Reference(), description="depths the layer numbers belong to")
@@ -54,8 +59,9 @@ def validate_file(document: Document) -> RecipeFile | None:
     if not isinstance(document.data, dict):
         document.fault((), "not a mapping of keys", ", ".join(RecipeFile.model_fields))
         return None
+    named = {"name": Path(document.path).stem, **document.data}
     try:
-        return RecipeFile.model_validate(document.data)
+        return RecipeFile.model_validate(named)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             _record(document, dict(details))
@@ -75,8 +81,9 @@ def _record(document: Document, details: dict[str, Any]) -> None:
     elif kind == "invalid_key":  # pydantic gives the key as input and as text in the place
         key = details["input"]
         document.fault((*place[:-1], key), f"the key {_shown(key)}", "a text as key")
-    elif kind == "missing":
-        document.fault(place[:-1], f"the key {place[-1]!r} is missing", f"{place[-1]}: ...")
+    elif place == ("name",) and "name" not in document.data:
+        found = f"no name, and that of the file, {details['input']!r}, cannot be one"
+        document.fault((), found, "letters, digits and . _ - behind a letter or digit", "name: ...")
     else:
         document.fault(place, f"{label} is {_shown(details['input'])}", _allowed(details))
 

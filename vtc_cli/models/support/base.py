@@ -14,6 +14,7 @@ from vtc_cli.core.errors import MediaError, ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
 from vtc_cli.models.support.checkpoint import checkpoint_errors
+from vtc_cli.models.support.fitting import MOST_PIXELS, averaged
 from vtc_cli.models.support.parts import (
     CHAT,
     IMAGES,
@@ -23,7 +24,6 @@ from vtc_cli.models.support.parts import (
     prompt_ids,
     visual_places,
 )
-from vtc_cli.models.support.fitting import MOST_PIXELS, averaged
 from vtc_cli.models.support.prompt import (
     EncoderOutput,
     Kind,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from dataclasses import dataclass
 
 import torch
 
-from vtc_cli.core.discover import assets_folder, load_module, sources
+from vtc_cli.core.discover import assets_folder, load_module, nearest, sources
 from vtc_cli.core.errors import ModelError
 from vtc_cli.core.trace import ModelFacts
 from vtc_cli.models.support.base import Adapter
@@ -19,7 +20,7 @@ from vtc_cli.models.support.checkpoint import (
     folder_or_id,
     model_type,
 )
-from vtc_cli.models.support.true_size import builder, read_true_size
+from vtc_cli.models.support.true_size import builder, read_true_size, true_sizes
 
 TINY = "tiny"
 TINY_VIDEO = "tiny-video"
@@ -33,6 +34,7 @@ MODELS = (
     f"{', '.join(SHIPPED)}, {NARROW}<family>, {SHAPE}<name>, a local checkpoint folder, or a hub "
     "id on a machine that can reach the hub or has it cached"
 )
+HUB_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def load_model(name: str, options: LoadOptions) -> tuple[Adapter, ModelFacts]:
         ModelError: unknown name, unsupported architecture, broken or missing weights, a device
             that is not there.
     """
+    _check_name(name)
     device, dtype = _device(options.device), _dtype(options.dtype, options.device)
     if options.attention not in ATTENTIONS:
         raise ModelError(f"no attention {options.attention}", allowed=", ".join(ATTENTIONS))
@@ -97,6 +100,53 @@ def _adapter(
     family = _family_of(source)
     loaded = family.load(source, dtype=dtype, attn_implementation=attention)
     return loaded, "trained" if name in SHIPPED else "pretrained"
+
+
+def _check_name(name: str) -> None:
+    """Refuse what can only be a misspelling, before the hub is asked for it.
+
+    Checkpoints of the supported families have hub ids of the form owner/name, so a bare word is a
+    name of ours, a folder, or wrong.
+
+    Raises:
+        ModelError: with the nearest name.
+    """
+    ours = name in SHIPPED or name.startswith((NARROW, SHAPE))
+    if ours or (name and os.path.isdir(os.path.expanduser(name))):
+        return
+    if "/" in name:
+        if not name.startswith((".", "/", "~")):
+            _ask_hub(name)
+        return
+    known = {each: each for each in SHIPPED}
+    for prefix, names in ((NARROW, sources("models")), (SHAPE, true_sizes())):
+        for each in names:
+            known[each] = known[prefix + each] = prefix + each
+    near = nearest(name, known)
+    raise ModelError(
+        f"no model is called {name!r}",
+        allowed=f"{', '.join(SHIPPED)}, {NARROW}<family>, {SHAPE}<name>, a local checkpoint "
+        "folder, or a hub id (owner/name)",
+        hint=f"--model {known[near]}" if near else None,
+    )
+
+
+def _ask_hub(name: str) -> None:
+    """Ask the hub once; where it cannot be reached, only what is cached is looked at from here on.
+
+    The library asks for each file of a checkpoint, and each time tries again for 24 seconds.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except (HfHubHTTPError, HFValidationError):
+        return  # there is an answer, and loading will say what is wrong
+    except Exception:  # whatever the HTTP library of the day raises where there is no network
+        constants.HF_HUB_OFFLINE = True
 
 
 def family_class(name: str) -> type[Adapter]:
