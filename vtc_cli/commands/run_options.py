@@ -12,7 +12,7 @@ import typer
 from vtc_cli.commands.listing import Format
 from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
-from vtc_cli.core.files import temporary_beside
+from vtc_cli.core.files import check_output
 
 PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -155,8 +155,6 @@ class RunOptions(VideoOptions):
             if path is not None:
                 check_writable(path, flag)
                 check_ending(path, flag, endings)
-        if self.html is not None:
-            check_writable(temporary_beside(self.html.resolve()), "--html")
 
     def check_answer(self) -> None:
         """Refuse a choice of frames or tokens that cannot be.
@@ -254,11 +252,8 @@ def check_writable(path: Path, flag: str) -> None:
             allowed=allowed,
             hint=f"mkdir -p {path.parent}",
         )
-    existed = os.path.exists(path)
     try:
-        path.open("ab").close()
+        check_output(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"{path}: {reason}", where=flag, allowed=allowed) from error
-    if not existed:
-        path.unlink()

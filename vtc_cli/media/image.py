@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.core.media import Media
-from vtc_cli.media.files import STDIN, refused
+from vtc_cli.media.files import local_file, picture_bytes
 from vtc_cli.media.size import check_size, too_many_pixels
 
 ALLOWED = "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF, ..."
@@ -33,7 +31,11 @@ def read_image(path: str) -> Media:
     Raises:
         MediaError: missing, empty, truncated, too large or no picture at all.
     """
-    return image_of(_bytes(path), path)
+    with local_file(path) as target:
+        if target.is_dir():
+            allowed = "one picture file, or - for stdin"
+            raise MediaError("a folder", where=path, allowed=allowed)
+        return image_of(picture_bytes(target, path), path)
 
 
 def image_of(data: bytes, path: str) -> Media:
@@ -53,18 +55,6 @@ def image_of(data: bytes, path: str) -> Media:
         sha256=hashlib.sha256(data).hexdigest(),
         warnings=tuple(notes),
     )
-
-
-def _bytes(path: str) -> bytes:
-    if path == STDIN:
-        return sys.stdin.buffer.read()
-    try:
-        return Path(path).expanduser().read_bytes()
-    except IsADirectoryError as error:
-        allowed = "one picture file, or - for stdin"
-        raise MediaError("a folder", where=path, allowed=allowed) from error
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~user without a home
-        raise refused(path, error) from error
 
 
 def decode_picture(data: bytes, path: str) -> tuple[Any, list[str]]:

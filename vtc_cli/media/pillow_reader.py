@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vtc_cli.core.errors import MediaError
-from vtc_cli.media.files import refused
+from vtc_cli.core.files import open_regular
+from vtc_cli.media.files import picture_bytes
 from vtc_cli.media.image import decode_picture, upright_rgb
 from vtc_cli.media.sampling import Frame, indices_at, indices_between
 from vtc_cli.media.size import check_size
@@ -35,7 +36,7 @@ class AnimationReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self.notes: list[str] = []
-        with Image.open(path) as picture:
+        with open_regular(path) as file, Image.open(file) as picture:
             check_size(picture.width, picture.height)
             self._first = int(bool(getattr(picture, "default_image", False)))
             self._begins, self.end = self._timeline(picture)
@@ -81,7 +82,7 @@ class AnimationReader:
         self.notes.append(f"the animation breaks off after {index} frame{'s' * (index > 1)}")
 
     def _frames(self, indices: Iterator[int]) -> Iterator[Frame]:
-        with Image.open(self._path) as picture:
+        with open_regular(self._path) as file, Image.open(file) as picture:
             for index in indices:
                 picture.seek(self._first + index)
                 picture.load()
@@ -127,9 +128,7 @@ class FolderReader:
         name = self._names[index]
         where = str(self._label / name)
         try:
-            pixels, done = decode_picture((self._folder / name).read_bytes(), where)
-        except OSError as error:
-            raise refused(where, error) from error
+            pixels, done = decode_picture(picture_bytes(self._folder / name, where), where)
         except MediaError as error:
             error.hint = error.hint or "repair it, or take it out of the folder"
             raise

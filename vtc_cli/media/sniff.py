@@ -10,6 +10,7 @@ from typing import Literal
 from PIL import Image, UnidentifiedImageError
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.core.files import open_regular
 from vtc_cli.media.files import refused
 from vtc_cli.media.job import Content
 
@@ -34,7 +35,7 @@ def content_of(target: Path, path: str) -> Content:
     try:
         if target.is_dir():
             return _folder(target, path)
-        with target.open("rb") as file:
+        with open_regular(target) as file:
             head = file.read(16)
         picture = _picture_kind(target)
     except OSError as error:
@@ -70,7 +71,7 @@ def _picture_kind(target: Path) -> Literal["picture", "animation"] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(target) as picture:
+            with open_regular(target) as file, Image.open(file) as picture:
                 moving = picture.format in ANIMATED and getattr(picture, "is_animated", False)
                 return "animation" if moving else "picture"
     except UnidentifiedImageError:

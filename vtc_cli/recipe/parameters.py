@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -91,6 +92,7 @@ class Parameter:
         return low and (self.maximum is None or number <= self.maximum)
 
 
+@cache
 def parameters_of(cls: type[Stage]) -> dict[str, Parameter]:
     """Hyper-parameters of a stage class in order, without `fidelity`.
 
