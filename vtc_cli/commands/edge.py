@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from typer import TyperException
@@ -16,6 +18,8 @@ from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import MemoryExhaustedError, UsageError, VtcError
 
 INTERRUPTED = 130
+# Only a stream that was open before fails with these and without a name.
+STREAM_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 LABEL_WIDTH = 9
 CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")
 
@@ -27,14 +31,15 @@ def run_guarded(call: Callable[[Output], Any]) -> int:
         result = call(output)
         sys.stdout.flush()
     except BrokenPipeError:
-        _leave_pipe()
+        _leave_stdout()
         return 1
     except KeyboardInterrupt:
         result = INTERRUPTED
     except Exception as error:
         return _report(error, output)
     if result == INTERRUPTED:  # typer turns the interrupt into this code
-        print("interrupted", file=sys.stderr)
+        _give_up_broken_stdout()
+        _tell("interrupted")
     return result if isinstance(result, int) else 0
 
 
@@ -67,22 +72,33 @@ def _rows(error: VtcError, width: int | None) -> str:
 
 
 def _report(error: Exception, output: Output) -> int:
+    _give_up_broken_stdout()
     known = _as_vtc_error(error)
     if output.debug:
-        traceback.print_exception(error)
+        _tell("".join(traceback.format_exception(error)).rstrip())
     if known is None:
         text = " ".join(str(error).split()) or "no message"
         hint = "" if output.debug else "; rerun with --debug for the traceback"
-        print(f"error: unexpected {type(error).__name__}: {text}{hint}", file=sys.stderr)
+        _tell(f"error: unexpected {type(error).__name__}: {text}{hint}")
         return 1
     width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
-    print(error_block(known, width), file=sys.stderr)
+    _tell(error_block(known, width))
     return known.exit_code
+
+
+def _tell(text: str) -> None:
+    """A text on stderr; the exit code stands even where nobody can read it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _as_vtc_error(error: Exception) -> VtcError | None:
     if isinstance(error, VtcError):
         return error
+    if isinstance(error, OSError):  # a disk, a right or a stream; never the user's command line
+        of_stream = error.filename is None and error.errno in STREAM_FAULTS
+        where = "standard output" if of_stream else str(error.filename or "") or None
+        return VtcError(str(error.strerror or error), where=where)
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "vtc"
@@ -101,7 +117,15 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(part in text for part in CPU_OUT_OF_MEMORY)
 
 
-def _leave_pipe() -> None:
+def _give_up_broken_stdout() -> None:
+    """See that what was printed and cannot be written is not tried again at the very end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _leave_stdout()
+
+
+def _leave_stdout() -> None:
     """Point stdout at nothing, or the interpreter complains while it shuts down."""
     try:
         number = sys.stdout.fileno()

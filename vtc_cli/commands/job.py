@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vtc_cli.commands.relevance import scored
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.numbers import number_fault
 
 if TYPE_CHECKING:
     from vtc_cli.core.media import Media
@@ -90,6 +91,8 @@ def parse_budget(text: str) -> Budget:
         return None
     try:
         numbers = tuple(float(part) for part in text.split(","))
+        if any(number_fault(number) for number in numbers):
+            raise ValueError(text)
         return numbers if len(numbers) > 1 else numbers[0]
     except ValueError as error:
         raise UsageError(

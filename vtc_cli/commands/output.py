@@ -12,6 +12,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from vtc_cli.core.errors import UsageError
+from vtc_cli.core.numbers import number_fault
+from vtc_cli.core.text import HALF_CHARACTER
+
 LOGGER = logging.getLogger("vtc_cli")
 PANEL = "Output"
 Quiet = Annotated[
@@ -36,6 +40,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "debug": (Debug, False),
 }
 
+QUESTIONS = ("question", "then")
 INJECTED = ("output", "given")  # parameters of a command that are no options
 
 
@@ -95,6 +100,8 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(context: typer.Context, **arguments: Any) -> None:
         output = context.ensure_object(Output)
         output.update(**{name: arguments.pop(name) for name in COMMON})
+        for name, value in arguments.items():
+            _check_value(name, value)
         extra = {"output": output, "given": _given(context)}
         function(**arguments, **{name: extra[name] for name in INJECTED if name in own})
 
@@ -108,6 +115,20 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
     return wrapper
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Refuse numbers that nothing can be computed with, and questions that are no text.
+
+    Raises:
+        UsageError: such a value.
+    """
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, int | float) and name != "seed" and (fault := number_fault(value)):
+        raise UsageError(f"{flag} {value}", allowed=fault)
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    if name in QUESTIONS and any(HALF_CHARACTER.search(text) for text in texts):
+        raise UsageError("a question that is not UTF-8", where=name.upper(), allowed="UTF-8 text")
 
 
 def _given(context: typer.Context) -> frozenset[str]:

@@ -15,6 +15,7 @@ from vtc_cli.core.errors import UsageError
 from vtc_cli.core.files import check_output
 
 PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
+TEMPERATURES = (1e-6, 1e6)  # logits divided by these stay finite and apart
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PAGE_SUFFIXES = (".html", ".htm")
 
@@ -165,6 +166,10 @@ class RunOptions(VideoOptions):
         self.frame_options()
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
+        low, high = TEMPERATURES
+        if self.temperature and not low <= self.temperature <= high:
+            allowed = f"0, or from {low:g} to {high:g}"
+            raise UsageError(f"--temperature {self.temperature:g}", allowed=allowed)
 
     def _check_beside_tokens(self) -> None:
         """Refuse what a file of tokens has settled, and what would need the picture."""

@@ -10,7 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.files import read_bytes
 
+LARGEST_SEED = (1 << 63) - 1
+MOST_BYTES = 1 << 20
 KEYS: dict[str, type] = {
     "model": str,
     "device": str,
@@ -39,7 +42,10 @@ AttnOption = Annotated[
 RecipeOption = Annotated[
     str, typer.Option("--recipe", "-r", envvar="VTC_RECIPE", help="Recipe file or name.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", envvar="VTC_SEED", help="Seed of all chance.")]
+SeedOption = Annotated[
+    int,
+    typer.Option("--seed", min=0, max=LARGEST_SEED, envvar="VTC_SEED", help="Seed of all chance."),
+]
 
 
 def file_settings(start: Path | None = None) -> dict[str, Any]:
@@ -53,28 +59,32 @@ def file_settings(start: Path | None = None) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     for path in (_user_file(), _project_file(start or Path.cwd())):
-        if path is not None and path.is_file():
+        # os.path answers False where pathlib raises: in a folder that may not be looked into
+        if path is not None and os.path.exists(path):
             settings |= _read(path)
     return settings
 
 
 def _user_file() -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Path(base) / "vtc" / "vtc.toml"
 
 
 def _project_file(start: Path) -> Path | None:
     folders = [start, *start.parents]
     return next(
-        (path for path in (folder / "vtc.toml" for folder in folders) if path.exists()), None
+        (path for path in (folder / "vtc.toml" for folder in folders) if os.path.exists(path)), None
     )
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(read_bytes(path, MOST_BYTES).decode("utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path), allowed="TOML") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot be read: {reason}", where=str(path), allowed="TOML") from error
+    except RecursionError as error:
+        raise UsageError("nested too deeply", where=str(path), allowed="TOML") from error
     for key, value in raw.items():
         _check(path, key, value)
     return {key: _beside(path, key, value) for key, value in raw.items()}

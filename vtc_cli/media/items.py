@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from typing import Any, TypeVar
 
 from vtc_cli.core.errors import MediaError, VtcError
 from vtc_cli.core.files import open_regular
+from vtc_cli.core.text import HALF_CHARACTER
 
 FIELDS = ("id", "media", "question", "answer", "category", "match")
 NEEDED = ("media", "question")
 MATCHES = ("normalised", "exact", "numeric", "multiple_choice", "contains")
 MOST_FAULTS = 20
 LONGEST_LINE_BYTES = 1_000_000  # far above any question; a file without line ends is not read whole
-HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 EXAMPLE = '{"media": "a.png", "question": "what color is it?", "answer": "red"}'
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +11,12 @@ import yaml
 
 from vtc_cli.core.errors import RecipeError, VtcError
 from vtc_cli.core.files import open_regular
+from vtc_cli.core.numbers import number_fault
 
 MAXIMUM_BYTES = 256_000
 MAXIMUM_DEPTH = 12
 MOST_VALUES = 30_000
 MOST_FAULTS = 100
-LARGEST_WHOLE = (1 << 31) - 1  # far above any count, and no index overflows
-FLOAT_RANGE = (1e-30, 1e30)  # float32 holds these and their products with counts
 PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
 Key = str | int | float | bool | None
 Place = tuple[Key, ...]
@@ -167,18 +165,6 @@ def _forbidden(event: yaml.Event) -> Iterator[str]:
         yield f"the tag {getattr(event, 'tag', '')}"
 
 
-def _number_fault(value: Any) -> str | None:
-    """What is allowed in place of a number that nothing could be counted or weighed with."""
-    if isinstance(value, int):
-        return None if abs(value) <= LARGEST_WHOLE else f"at most {LARGEST_WHOLE} either way"
-    low, high = FLOAT_RANGE
-    if isinstance(value, float) and math.isfinite(value) and value:
-        if low <= abs(value) <= high:
-            return None
-        return f"0, or from {low:g} to {high:g} either way"
-    return None
-
-
 @dataclass
 class _Builder:
     """Turns nodes into data and writes down lines and repeated keys."""
@@ -219,7 +205,7 @@ class _Builder:
         except (ValueError, yaml.YAMLError):
             self.document.fault_at(line, f"the number {text!r} cannot be read")
             return None
-        if fault := _number_fault(value):
+        if isinstance(value, int | float) and (fault := number_fault(value)):
             self.document.fault_at(line, f"the number {text}", fault)
             return None
         return value
