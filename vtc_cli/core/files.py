@@ -77,13 +77,21 @@ def open_handle(path: str | Path, flags: int) -> int:
         handle = os.open(path, flags, 0o666)
     except ValueError as error:  # a zero byte, or half a character
         raise OSError(errno.EINVAL, f"no possible name: {error}") from error
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads, a socket
+            raise _irregular(path) from error
+        raise
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         return handle
     os.close(handle)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, "a device or a pipe, and no regular file", str(path))
+    raise _irregular(path)
+
+
+def _irregular(path: str | Path) -> OSError:
+    return OSError(errno.EINVAL, "a device or a pipe, and no regular file", str(path))
 
 
 def check_regular(folder: Path) -> None:
@@ -96,7 +104,7 @@ def check_regular(folder: Path) -> None:
         for path in (os.path.join(place, name) for name in names):
             with suppress(FileNotFoundError):  # a link to nothing hangs nobody
                 if not stat.S_ISREG(os.stat(path).st_mode):
-                    raise OSError(errno.EINVAL, "a device or a pipe, and no regular file", path)
+                    raise _irregular(path)
 
 
 def temporary_beside(path: Path) -> Path:

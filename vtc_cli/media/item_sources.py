@@ -148,7 +148,8 @@ def _parquet(path: Path, folder: Path) -> Iterator[tuple[int, Cells]]:
                     number += 1
                     yield number, _with_files(row, folder, path.parent)
     except (OSError, pyarrow.ArrowException) as error:
-        raise unusable(path, f"cannot be read: {error}", f"Parquet with {SHOWN}") from error
+        found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise unusable(path, found, f"Parquet with {SHOWN}") from error
 
 
 def _dataset(source: str, path: Path, folder: Path) -> Iterator[tuple[int, Cells]]:

@@ -15,6 +15,7 @@ import torch
 
 from vtc_cli.core.discover import assets_folder, load_module, sources
 from vtc_cli.core.errors import MemoryExhaustedError, ModelError
+from vtc_cli.core.files import check_regular
 from vtc_cli.core.trace import ModelFacts
 from vtc_cli.models.support.base import Adapter
 from vtc_cli.models.support.true_size import builder, read_true_size
@@ -160,6 +161,7 @@ def _local_model_type(folder: Path) -> str:
         found = "a folder without config.json" if folder.is_dir() else "no such folder"
         raise ModelError(found, where=str(folder), allowed=wanted)
     try:
+        check_regular(folder)  # the library opens whatever lies there
         return str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
     except (ValueError, KeyError, OSError) as error:
         raise ModelError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from vtc_cli.core.errors import ModelError
+from vtc_cli.core.files import check_regular
 from vtc_cli.core.media import Media
 from vtc_cli.core.signals import Produced
 
@@ -153,7 +154,10 @@ def _source(name: str) -> str:
     if not folder.is_dir() and (folder.exists() or name.startswith((".", "/", "~"))):
         found = "a file" if folder.exists() else "no such folder"
         raise ModelError(found, where=name, allowed=ALLOWED)
-    return str(folder) if folder.is_dir() else name
+    if not folder.is_dir():
+        return name
+    check_regular(folder)  # the library opens whatever lies there
+    return str(folder)
 
 
 def _check_whole(name: str, missing: Any) -> None:
