@@ -9,13 +9,13 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 from typer import TyperException
 
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import MemoryExhaustedError, UsageError, VtcError
+from vtc_cli.core.text import writable
 
 INTERRUPTED = 130
 # Only a stream that was open before fails with these and without a name.
@@ -31,7 +31,7 @@ def run_guarded(call: Callable[[Output], Any]) -> int:
         result = call(output)
         sys.stdout.flush()
     except BrokenPipeError:
-        _leave_stdout()
+        _leave(sys.stdout)
         return 1
     except KeyboardInterrupt:
         result = INTERRUPTED
@@ -88,8 +88,10 @@ def _report(error: Exception, output: Output) -> int:
 
 def _tell(text: str) -> None:
     """A text on stderr; the exit code stands even where nobody can read it."""
-    with suppress(OSError):
-        print(text, file=sys.stderr)
+    try:
+        print(writable(text), file=sys.stderr, flush=True)
+    except OSError:
+        _leave(sys.stderr)
 
 
 def _as_vtc_error(error: Exception) -> VtcError | None:
@@ -122,13 +124,13 @@ def _give_up_broken_stdout() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        _leave_stdout()
+        _leave(sys.stdout)
 
 
-def _leave_stdout() -> None:
-    """Point stdout at nothing, or the interpreter complains while it shuts down."""
+def _leave(stream: TextIO) -> None:
+    """Point a stream at nothing, or the interpreter complains while it shuts down."""
     try:
-        number = sys.stdout.fileno()
+        number = stream.fileno()
     except (OSError, ValueError):
         return
     os.dup2(os.open(os.devnull, os.O_WRONLY), number)

@@ -125,14 +125,6 @@ def _media(folder: Path, output_file: Path | None) -> tuple[list[Path], int]:
         raise MediaError(f"cannot be read: {error.strerror}", where=str(folder)) from error
     if output_file is not None:
         entries = [path for path in entries if path.resolve() != output_file.resolve()]
-    for path in entries:
-        if HALF_CHARACTER.search(str(path)):
-            raise MediaError(
-                "a name that is not UTF-8, which no jobs file can hold",
-                where=str(path),
-                allowed="names in UTF-8",
-                hint="rename it",
-            )
     found = [path for path in entries if path.suffix.lower() in VIDEO_ENDINGS or is_picture(path)]
     if not found:
         raise MediaError(
@@ -140,4 +132,12 @@ def _media(folder: Path, output_file: Path | None) -> tuple[list[Path], int]:
             where=str(folder),
             allowed="a folder with pictures or videos; sub-folders are not looked at",
         )
+    for path in found:
+        if HALF_CHARACTER.search(str(path)):
+            raise MediaError(
+                "a name that is not UTF-8, which no jobs file can hold",
+                where=str(path),
+                allowed="names in UTF-8",
+                hint="rename it",
+            )
     return sorted(found, key=lambda path: natural(path.name)), len(entries) - len(found)

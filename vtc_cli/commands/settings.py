@@ -58,7 +58,13 @@ def file_settings(start: Path | None = None) -> dict[str, Any]:
         UsageError: unreadable, an unknown key or a value of the wrong type.
     """
     settings: dict[str, Any] = {}
-    for path in (_user_file(), _project_file(start or Path.cwd())):
+    if start is None:
+        try:
+            start = Path.cwd()
+        except OSError as error:
+            found = f"the current folder cannot be used: {error.strerror}"
+            raise UsageError(found, allowed="a folder that exists") from error
+    for path in (_user_file(), _project_file(start)):
         # os.path answers False where pathlib raises: in a folder that may not be looked into
         if path is not None and os.path.exists(path):
             settings |= _read(path)

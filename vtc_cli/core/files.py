@@ -137,7 +137,7 @@ def check_output(path: Path) -> None:
     """
     if own_stream(path) is not None:
         return
-    goal = Path(os.path.realpath(path))
+    goal = _goal(path)
     with suppress(FileNotFoundError):
         os.close(open_handle(goal, os.O_WRONLY | os.O_APPEND))
     part = temporary_beside(goal)
@@ -166,7 +166,7 @@ def write_all(files: Mapping[Path, bytes]) -> None:
         for path, data in files.items():
             number = own_stream(path)
             if number is None:
-                goal = Path(os.path.realpath(path))
+                goal = _goal(path)
                 parts[goal] = temporary_beside(goal)
                 _write_through(goal, parts[goal], data)
             elif number != NOTHING:
@@ -193,6 +193,14 @@ def sync_folder(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _goal(path: Path) -> Path:
+    """Where a link leads: it stays one when the file that it leads to is replaced."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no possible name: {error}") from error
 
 
 def _created(path: Path) -> int:

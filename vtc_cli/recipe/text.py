@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,7 +206,9 @@ class _Builder:
         except (ValueError, yaml.YAMLError):
             self.document.fault_at(line, f"the number {text!r} cannot be read")
             return None
-        if isinstance(value, int | float) and (fault := number_fault(value)):
+        # what is not finite is refused where it is used, with the range that is allowed there
+        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        if finite and (fault := number_fault(value)):
             self.document.fault_at(line, f"the number {text}", fault)
             return None
         return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ STYLE: Any = {
 
 def save_figure(path: Path, analysis: Analysis) -> None:
     """Draw the analysis; the ending of the name chooses the format."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where it keeps fonts
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
