@@ -107,10 +107,10 @@ def test_unknown_names_show_the_nearest() -> None:
 def test_an_entry_point_of_another_package_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("outside", "vtc_cli.stages.tokencarve", "vtc.stages")
 
-    def points(group: str) -> list[EntryPoint]:
-        return [point] if group == "vtc.stages" else []
+    def points(group: str, search: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+        return (point,) if group == "vtc.stages" else ()
 
-    monkeypatch.setattr(discover, "entry_points", points)
+    monkeypatch.setattr(discover, "_entries", points)
     assert "outside" in discover.sources("stages")
     assert discover.load_module("stages", "outside").__name__ == "vtc_cli.stages.tokencarve"
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tests.jobs.support import ROOT, Values, comparable, items, lines_of, write_jobs
 from vtc_cli.app import run_command_line
+from vtc_cli.jobs.results_file import ResultsFile
 from vtc_cli.report.result import BatchLine, BatchResult, Failure
 
 RECIPES: list[Values] = [
@@ -352,3 +353,50 @@ def test_a_jobs_own_rule_judges_its_answer(tmp_path: Path) -> None:
         "by words": True,
         "as a whole": False,
     }
+
+
+def test_a_results_file_that_is_removed_meanwhile_is_a_failure_and_loses_no_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append = ResultsFile.append
+
+    def removed_after_the_first(results: ResultsFile, text: str) -> None:
+        first = results.end == 0
+        append(results, text)
+        if first:
+            results.path.unlink()
+
+    monkeypatch.setattr(ResultsFile, "append", removed_after_the_first)
+    assert run_batch(JOBS[:3]) == 1
+    told = capsys.readouterr()
+    assert "removed, moved or replaced" in told.err
+    (saved,) = here.glob("results.jsonl.saved-*")
+    assert str(saved) in told.err and len(lines_of(saved)) == 2
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    saved.rename("results.jsonl")
+    assert run_batch(JOBS[:3]) == 0
+    assert len(lines_of(Path("results.jsonl"))) == 3
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "\ufeff"])
+def test_a_file_without_jobs_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    Path("jobs.jsonl").write_text(content)
+    for source in ("jobs.jsonl", "/dev/null"):
+        assert run_command_line(["run", "--batch", source, "-o", "r.jsonl", *SHORT]) == 2
+        assert "error: unusable input" in capsys.readouterr().err
+        assert not Path("r.jsonl").exists()
+
+
+def test_media_and_recipes_that_hang_are_failed_jobs(here: Path) -> None:
+    os.mkfifo("pipe.png")
+    os.mkfifo("pipe.yaml")
+    ask = {"question": "what?"}
+    jobs = [{"media": name, **ask} for name in ("pipe.png", "/dev/zero", "/proc/kmsg", "a\0b")]
+    jobs += [{"media": JOBS[0]["media"], "recipe": "./pipe.yaml", **ask}]
+    assert run_batch(jobs) == 1
+    errors = [line["error"]["message"] for line in lines_of(Path("results.jsonl"))]
+    words = ["no regular file", "no regular file", "", "no possible name", "no regular file"]
+    assert len(errors) == 5 and all(map(str.__contains__, errors, words))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -113,6 +115,53 @@ def test_a_saved_dataset_and_its_splits(folder: Path) -> None:
     both.save_to_disk(str(folder / "two"))
     with pytest.raises(ItemsError, match="train, test"):
         read_data(str(folder / "two"), {}, folder / "inside")
+
+
+def test_a_folder_makes_no_connection_and_runs_no_script(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library looks into any folder for scripts and for pages that name other machines."""
+    datasets = pytest.importorskip("datasets")
+
+    def forbidden(*arguments: object, **named: object) -> None:
+        raise AssertionError("a connection")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, forbidden)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    page = "---\nconfigs:\n- config_name: default\n  data_files: {}\n---\n"
+    script = f"open({str(folder / 'ran')!r}, 'w')\n"
+    for name in ("plain", "saved"):
+        inside = folder / name
+        if name == "saved":
+            columns = {"media": ["1.png"], "question": ["what?"]}
+            datasets.Dataset.from_dict(columns).save_to_disk(str(inside))
+        inside.mkdir(exist_ok=True)
+        (inside / f"{name}.py").write_text(script)
+        (inside / "__init__.py").write_text(script)
+        (inside / "README.md").write_text(page.format("https://example.org/a.jsonl"))
+    with pytest.raises(ItemsError, match="no saved dataset"):
+        read_data(str(folder / "plain"), {}, folder / "inside")
+    (item,) = read_data(str(folder / "saved"), {}, folder / "inside")
+    assert Path(item.media).samefile(folder / "1.png")
+    assert not (folder / "ran").exists()
+
+
+def test_tables_and_datasets_that_hang_are_refused(folder: Path) -> None:
+    (folder / "saved").mkdir()
+    (folder / "saved" / "state.json").write_text("{}")
+    names = ("a.jsonl", "a.csv", "a.parquet", "saved/dataset_info.json")
+    for name in names:
+        os.mkfifo(folder / name)
+        source = folder / name if "/" not in name else folder / "saved"
+        if name == "a.parquet":
+            pytest.importorskip("pyarrow")
+        if source.is_dir():
+            pytest.importorskip("datasets")
+        with pytest.raises(ItemsError, match="no regular file"):
+            read_data(str(source), {}, folder)
 
 
 def test_easy_vqa_is_its_test_split() -> None:

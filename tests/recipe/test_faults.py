@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from vtc_cli.core import discover
 from vtc_cli.core.errors import RecipeError
 from vtc_cli.recipe.load import load_recipe
 
@@ -31,6 +33,18 @@ ONE_FAULT: dict[str, tuple[str, int, str]] = {
     "second document": (HEAD + "---\nname: y\n", 3, "a second document begins"),
     "deep list": (HEAD + "source: " + "[" * 40 + "]" * 40 + "\n", 3, "nested too deeply"),
     "huge number": (MERGE % ("window: " + "9" * 5000), 4, "cannot be read"),
+    "huge number in hexadecimal": (MERGE % ("window: 0x" + "f" * 6000), 4, "at most 10000000"),
+    "2^64": (MERGE % "window: 18446744073709551616", 4, "at most 10000000"),
+    "beyond float32": (MERGE % "threshold: 1.0e-320", 4, "or from 1e-30 to 1e+30"),
+    "2^64 as budget": (HEAD + "budgets: {18446744073709551616: {}}\n", 3, "at most 10000000"),
+    "no such letter": (HEAD + 'description: "\\U00110000"\n', 1, "not YAML"),
+    "no letter at all": (HEAD + 'description: "\\Uffffffff"\n', 1, "not YAML"),
+    "too many stages": (
+        HEAD + "decode:\n" + "  - a\n" * 257,
+        1,
+        "257 stages; allowed: at most 256",
+    ),
+    "too many values": (HEAD + "source: [" + "1," * 40_000 + "]\n", 3, "too many values"),
     "number as name": ("name: 3\n", 1, "name is 3 (int)"),
     "unknown stage": (HEAD + "encoder:\n  - mustdrop.spatial_merg: {}\n", 4, "spatial_merge"),
     "unknown module": (HEAD + "encoder:\n  - mustdorp.key_tokens: {}\n", 4, "mustdrop.key_tokens"),
@@ -133,3 +147,28 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
     assert load_recipe(path).file.name == "x"
+
+
+def test_thousands_of_stages_are_refused_and_hundreds_are_checked_at_once(tmp_path: Path) -> None:
+    """Each stage asked for all installed packages once: 5,000 took more than a minute."""
+    path = tmp_path / "x.yaml"
+    path.write_text(HEAD + "prefill:\n" + "  - fastv: {}\n" * 5000)
+    (told,) = fault_texts(path)
+    assert "5000 stages" in told
+    budgets = "".join(f"  {tokens}: {{fastv: {{keep_ratio: 0.5}}}}\n" for tokens in range(1, 257))
+    path.write_text(HEAD + "prefill:\n" + "  - fastv: {}\n" * 256 + "budgets:\n" + budgets)
+    asked = discover._entries.cache_info().misses
+    assert len(load_recipe(path).stages) == 256
+    assert discover._entries.cache_info().misses <= asked + 1
+
+
+def test_the_hundredth_fault_is_the_last_that_is_looked_for(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(HEAD + "".join(f"key{number}: 1\n" for number in range(5000)))
+    assert len(fault_texts(path)) == 100
+
+
+def test_a_pipe_is_no_recipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.yaml")
+    (told,) = fault_texts(tmp_path / "x.yaml")
+    assert "no regular file" in told

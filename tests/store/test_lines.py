@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vtc_cli.core.errors import UsageError
+from vtc_cli.core.errors import UsageError, VtcError
 from vtc_cli.store.lines import LineFile, read_lines
 
 WRITER = """
@@ -79,3 +80,55 @@ def test_what_is_no_line_is_refused_with_its_place(tmp_path: Path) -> None:
         list(read_lines(path))
     with pytest.raises(UsageError, match="cannot be read"):
         list(read_lines(tmp_path / "none.jsonl"))
+
+
+@pytest.mark.parametrize("loss", ["removed", "moved", "replaced", "folder", "at the end"])
+def test_a_file_that_loses_its_name_loses_no_line(tmp_path: Path, loss: str) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    path = folder / "lines.jsonl"
+    path.write_text('{"a": 1}\n')
+    with pytest.raises(VtcError, match="removed, moved or replaced") as caught, LineFile(path) as f:
+        f.append('{"b": 2}')
+        if loss == "moved":
+            path.rename(tmp_path / "elsewhere")
+        elif loss == "folder":
+            shutil.rmtree(folder)
+        else:
+            path.unlink()
+        if loss == "replaced":
+            path.write_text("somebody else's\n")
+        if loss != "at the end":
+            f.append('{"c": 3}')
+    assert caught.value.exit_code == 1 and caught.value.where == str(path)
+    saved = Path((caught.value.hint or "").partition("in ")[2].partition(": move")[0])
+    try:
+        want = [{"a": 1}, {"b": 2}] + [{"c": 3}] * (loss != "at the end")
+        assert list(read_lines(saved)) == want
+        if loss == "replaced":
+            assert path.read_text() == "somebody else's\n"
+        folder.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        shutil.move(saved, path)
+    finally:
+        saved.unlink(missing_ok=True)
+    with LineFile(path) as f:  # as the hint says: it goes on
+        f.append('{"d": 4}')
+    assert list(read_lines(path)) == [*want, {"d": 4}]
+
+
+def test_an_empty_file_of_another_is_not_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    with pytest.raises(VtcError), LineFile(path):
+        path.unlink()
+        path.touch()
+    assert path.exists()
+
+
+def test_lines_go_to_regular_files_of_their_own(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), "/dev/null", "/dev/zero", str(tmp_path)):
+        with pytest.raises(UsageError):
+            LineFile(Path(name))
+        with pytest.raises(UsageError):
+            list(read_lines(Path(name)))

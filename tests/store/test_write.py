@@ -24,13 +24,13 @@ from tests.store.support import compressed_file, content, read_back
 from tests.tolerance import close
 from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import VtcError
+from vtc_cli.core.files import write_all
 from vtc_cli.core.observe import Observer
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, PrefillStage
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Session
-from vtc_cli.store.write import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +211,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     watcher.start()
     turn = 0
     while turn < 30 or (len(seen) <= 30 and turn < 3000):  # the watcher may get little time
-        write_whole({first: contents[turn % 2], last: contents[turn % 2]})
+        write_all({first: contents[turn % 2], last: contents[turn % 2]})
         turn += 1
     stop.set()
     watcher.join()
@@ -223,24 +223,24 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
 def test_without_room_nothing_changes(tmp_path: Path) -> None:
     """The limit on the size of files stands for a full disk."""
     small, large = tmp_path / "a.json", tmp_path / "a.safetensors"
-    write_whole({small: b"old", large: b"old"})
+    write_all({small: b"old", large: b"old"})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(VtcError, match="cannot be written"):
-            write_whole({small: b"new", large: b"new" * 1000})
+        with pytest.raises(VtcError, match="could not be written"):
+            write_all({small: b"new", large: b"new" * 1000})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert small.read_bytes() == large.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_where_the_last_file_stands_all_belong_together(tmp_path: Path) -> None:
-    """A failure between two renamings leaves no old last file beside new others."""
+def test_a_name_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
+    """It is met before the first renaming."""
     first, blocked, last = (tmp_path / name for name in ("a.png", "a.json", "a.safetensors"))
-    write_whole({first: b"old", last: b"old"})
+    write_all({first: b"old", last: b"old"})
     blocked.mkdir()
     with pytest.raises(VtcError):
-        write_whole({first: b"new", blocked: b"new", last: b"new"})
-    assert not last.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.png"]
+        write_all({first: b"new", blocked: b"new", last: b"new"})
+    assert first.read_bytes() == last.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 3

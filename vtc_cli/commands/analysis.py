@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from vtc_cli.commands.matching import check_rules, rule_of
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.relevance import check_read, load_relevance, scored
 from vtc_cli.core.errors import MediaError, UsageError
+from vtc_cli.core.files import sha256_of
 from vtc_cli.core.observe import Matrix
 from vtc_cli.core.plan import Plan
 from vtc_cli.engine.decode import Generation
@@ -247,7 +247,7 @@ def _data_block(options: AnalyzeOptions, items: Sequence[Item]) -> DataBlock:
     assert options.data is not None
     return DataBlock(
         path=str(options.data),
-        sha256=hashlib.sha256(options.data.read_bytes()).hexdigest(),
+        sha256=sha256_of(options.data),
         items=len(items),
         answered=sum(item.answer is not None for item in items),
         match=options.match,

@@ -51,6 +51,7 @@ from vtc_cli.commands.video_options import (
     StartOption,
     TimeLimitOption,
 )
+from vtc_cli.core.files import write_whole
 
 if TYPE_CHECKING:
     from vtc_cli.report.analysis import Analysis
@@ -119,7 +120,7 @@ def carry_out(options: AnalyzeOptions, output: Output) -> None:
         output.warn(text)
     if options.output_file is not None:
         text = analysis.model_dump_json(indent=2) + "\n"
-        options.output_file.write_text(text, encoding="utf-8")
+        write_whole(options.output_file, text)
     if options.plot is not None:
         from vtc_cli.report.figure import save_figure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -22,6 +21,7 @@ from vtc_cli.commands.solved import (
     solution,
     target_of,
 )
+from vtc_cli.core.files import sha256_of
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.engine.decode import Generation
@@ -207,7 +207,7 @@ def _calibration_block(bench: _Bench, went: Approach, target: Target) -> dict[st
     assert path is not None
     return {
         "path": str(path),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256_of(path),
         "items": len(bench.items),
         "probes": len(bench.tried),
         "passes": len(bench.tried) * len(bench.items),

@@ -16,6 +16,7 @@ from vtc_cli.commands.compress_options import (
     QuestionOption,
     ShapeOption,
     StageOption,
+    output_files,
 )
 from vtc_cli.commands.listing import JsonOption
 from vtc_cli.commands.loading import busy, load_session, model_for
@@ -110,7 +111,7 @@ def _compress_one(options: CompressOptions, output: Output) -> None:
 
         from vtc_cli.report.compressed_table import render
 
-        render(report, stem.parent, Console())
+        render(report, output_files(stem), Console())
 
 
 def _compress_folder(options: CompressOptions, output: Output) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from vtc_cli.core.errors import (
     UsageError,
     VtcError,
 )
+from vtc_cli.core.files import sha256_of
 
 # Decoders exist for more, but a broken file of these is a broken picture whatever it holds.
 PICTURE_ENDINGS = (
@@ -133,8 +133,7 @@ def _compress(compressor: Compressor, picture: Path, stem: Path) -> bool:
 def _sha256(picture: Path) -> str:
     """Hash of the bytes, empty if they cannot be read: reading the picture will tell why."""
     try:
-        with picture.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(picture)
     except OSError:
         return ""
 

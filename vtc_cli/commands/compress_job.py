@@ -14,6 +14,7 @@ from vtc_cli.commands.compress_options import output_files
 from vtc_cli.commands.job import PlanOptions, make_plan
 from vtc_cli.commands.relevance import scored
 from vtc_cli.core.errors import TokenFileError, UsageError
+from vtc_cli.core.files import write_all
 
 if TYPE_CHECKING:
     from vtc_cli.core.cut import Stop
@@ -110,7 +111,7 @@ class Compressor:
             VtcError: the recipe does not fit, or the files cannot be written.
         """
         from vtc_cli.engine.inputs import note_input, shrink
-        from vtc_cli.store.write import make_head, token_bytes, write_whole
+        from vtc_cli.store.write import make_head, token_bytes
 
         wish = self.wish
         plain = self.session.adapter.prepare(media, wish.question or NEUTRAL_QUESTION)
@@ -128,7 +129,7 @@ class Compressor:
             decisions: (report.model_dump_json(indent=2) + "\n").encode(),
             tokens: token_bytes(head, done.trace, done.entering, done.final),
         }
-        write_whole(files)
+        write_all(files)
         return report
 
     def _plan(self, prompt: Prompt) -> tuple[Plan, str | None, Stop | None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from typer import TyperException
 
@@ -16,8 +17,11 @@ from vtc_cli.commands.output import Output
 from vtc_cli.core.discover import nearest
 from vtc_cli.core.errors import MemoryExhaustedError, UsageError, VtcError
 from vtc_cli.core.memory import is_out_of_memory
+from vtc_cli.core.text import writable
 
 INTERRUPTED = 130
+# Only a stream that was open before fails with these and without a name.
+STREAM_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 LABEL_WIDTH = 9
 
 
@@ -28,14 +32,15 @@ def run_guarded(call: Callable[[Output], Any]) -> int:
         result = call(output)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # typer's answer to a pipe that nobody reads any more
-        _leave_pipe()
+        _leave(sys.stdout)
         return 1
     except KeyboardInterrupt:
         result = INTERRUPTED
     except Exception as error:
         return _report(error, output)
     if result == INTERRUPTED:  # typer turns the interrupt into this code
-        print("interrupted", file=sys.stderr)
+        _give_up_broken_stdout()
+        _tell("interrupted")
     return result if isinstance(result, int) else 0
 
 
@@ -68,22 +73,35 @@ def _rows(error: VtcError, width: int | None) -> str:
 
 
 def _report(error: Exception, output: Output) -> int:
+    _give_up_broken_stdout()
     known = _as_vtc_error(error)
     if output.debug:
-        traceback.print_exception(error)
+        _tell("".join(traceback.format_exception(error)).rstrip())
     if known is None:
         text = " ".join(str(error).split()) or "no message"
         hint = "" if output.debug else "; rerun with --debug for the traceback"
-        print(f"error: unexpected {type(error).__name__}: {text}{hint}", file=sys.stderr)
+        _tell(f"error: unexpected {type(error).__name__}: {text}{hint}")
         return 1
     width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
-    print(error_block(known, width), file=sys.stderr)
+    _tell(error_block(known, width))
     return known.exit_code
+
+
+def _tell(text: str) -> None:
+    """A text on stderr; the exit code stands even where nobody can read it."""
+    try:
+        print(writable(text), file=sys.stderr, flush=True)
+    except OSError:
+        _leave(sys.stderr)
 
 
 def _as_vtc_error(error: Exception) -> VtcError | None:
     if isinstance(error, VtcError):
         return error
+    if isinstance(error, OSError):  # a disk, a right or a stream; never the user's command line
+        of_stream = error.filename is None and error.errno in STREAM_FAULTS
+        where = "standard output" if of_stream else str(error.filename or "") or None
+        return VtcError(str(error.strerror or error), where=where)
     if isinstance(error, TyperException):
         return _wrong_words(error)
     if is_out_of_memory(error):
@@ -120,10 +138,18 @@ def _has(command: Any, option: str) -> bool:
     return any(option in item.opts for item in command.params)
 
 
-def _leave_pipe() -> None:
-    """Point stdout at nothing, or the interpreter complains while it shuts down."""
+def _give_up_broken_stdout() -> None:
+    """See that what was printed and cannot be written is not tried again at the very end."""
     try:
-        number = sys.stdout.fileno()
+        sys.stdout.flush()
+    except OSError:
+        _leave(sys.stdout)
+
+
+def _leave(stream: TextIO) -> None:
+    """Point a stream at nothing, or the interpreter complains while it shuts down."""
+    try:
+        number = stream.fileno()
     except (OSError, ValueError):
         return
     os.dup2(os.open(os.devnull, os.O_WRONLY), number)

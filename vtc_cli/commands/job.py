@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vtc_cli.commands.relevance import scored
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.numbers import number_fault
 
 if TYPE_CHECKING:
     from vtc_cli.core.media import Media
@@ -92,7 +93,7 @@ def parse_budget(text: str) -> Budget:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = (0.0,)
-    if not all(0 < number < float("inf") for number in numbers):
+    if not all(number > 0 and number_fault(number) is None for number in numbers):
         from vtc_cli.core.discover import nearest
 
         near = nearest(text, ("default", "none"))

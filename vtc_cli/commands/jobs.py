@@ -13,6 +13,7 @@ import typer
 
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import MediaError, UsageError
+from vtc_cli.core.text import HALF_CHARACTER
 
 # What has the ending of a video counts as one, broken or not: its job will tell.
 VIDEO_ENDINGS = (
@@ -113,7 +114,7 @@ def _media(folder: Path, output_file: Path | None) -> tuple[list[Path], int]:
     """Pictures and videos of a folder in natural order, and how many other files lie there.
 
     Raises:
-        MediaError: the folder cannot be read, or holds nothing of the kind.
+        MediaError: the folder cannot be read, holds nothing of the kind, or a name that is no text.
     """
     from vtc_cli.commands.compress_folder import is_picture
     from vtc_cli.media.sniff import natural
@@ -131,4 +132,12 @@ def _media(folder: Path, output_file: Path | None) -> tuple[list[Path], int]:
             where=str(folder),
             allowed="a folder with pictures or videos; sub-folders are not looked at",
         )
+    for path in found:
+        if HALF_CHARACTER.search(str(path)):
+            raise MediaError(
+                "a name that is not UTF-8, which no jobs file can hold",
+                where=str(path),
+                allowed="names in UTF-8",
+                hint="rename it",
+            )
     return sorted(found, key=lambda path: natural(path.name)), len(entries) - len(found)

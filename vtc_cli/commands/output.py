@@ -13,6 +13,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.numbers import number_fault
+from vtc_cli.core.text import HALF_CHARACTER
 
 LOGGER = logging.getLogger("vtc_cli")
 PANEL = "Output"
@@ -39,6 +41,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 SHORT = {"as_json": ("--json", "json"), "as_csv": ("--csv", "csv")}  # short for --format
+QUESTIONS = ("question", "then")
 INJECTED = ("output", "given")  # parameters of a command that are no options
 
 
@@ -112,6 +115,8 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
         output.tell_settings()
         given = _given(context)
         _check_shape(arguments, given)
+        for name, value in arguments.items():
+            _check_value(name, value)
         extra = {"output": output, "given": given}
         function(**arguments, **{name: extra[name] for name in INJECTED if name in own})
 
@@ -139,6 +144,20 @@ def _check_shape(arguments: dict[str, Any], given: frozenset[str]) -> None:
     if len(asked) > 1:
         found = " beside ".join(asked.values())
         raise UsageError(found, allowed="one shape of the result", hint="leave one of them out")
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Refuse numbers that nothing can be computed with, and questions that are no text.
+
+    Raises:
+        UsageError: such a value.
+    """
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, int | float) and name != "seed" and (fault := number_fault(value)):
+        raise UsageError(f"{flag} {value}", allowed=fault)
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    if name in QUESTIONS and any(HALF_CHARACTER.search(text) for text in texts):
+        raise UsageError("a question that is not UTF-8", where=name.upper(), allowed="UTF-8 text")
 
 
 def _given(context: typer.Context) -> frozenset[str]:

@@ -42,6 +42,7 @@ from vtc_cli.commands.video_options import (
     TimeLimitOption,
 )
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.files import write_whole
 
 if TYPE_CHECKING:
     from vtc_cli.report.solution import Solution
@@ -104,7 +105,7 @@ def carry_out(options: SolveOptions, output: Output) -> None:
     for text in solution.warnings:
         output.warn(text)
     if options.output_file is not None:
-        options.output_file.write_text(solution.solved_recipe, encoding="utf-8")
+        write_whole(options.output_file, solution.solved_recipe)
     _print(solution, options)
 
 

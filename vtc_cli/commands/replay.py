@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import RunOptions
 from vtc_cli.core.discover import recipe_files
 from vtc_cli.core.errors import TokenFileError, UsageError
+from vtc_cli.core.files import sha256_of
 
 if TYPE_CHECKING:
     from vtc_cli.engine.session import Session
@@ -85,7 +85,7 @@ def check_recipe(file: TokenFile, options: RunOptions) -> list[str]:
     path = recipe_files().get(recipe.given, Path(recipe.path))
     if not path.is_file():
         return [f"the recipe {recipe.path} of the tokens is not there any more"]
-    if hashlib.sha256(path.read_bytes()).hexdigest() != recipe.sha256:
+    if sha256_of(path) != recipe.sha256:
         raise TokenFileError(
             f"its recipe {path} has changed since",
             where=str(file.path),

@@ -52,6 +52,7 @@ from vtc_cli.commands.video_options import (
     TimeLimitOption,
 )
 from vtc_cli.core.errors import CheckError
+from vtc_cli.core.files import write_whole
 
 if TYPE_CHECKING:
     from vtc_cli.commands.job import Answered, Outcome, ShowText
@@ -140,7 +141,7 @@ def carry_out(options: RunOptions, output: Output) -> None:
     result = _result(options, answered, created)
     if options.output_file is not None:
         text = result.model_dump_json(indent=2) + "\n"
-        options.output_file.write_text(text, encoding="utf-8")
+        write_whole(options.output_file, text)
     if options.overlay is not None:
         _draw(options.overlay, answered)
     if options.html is not None:

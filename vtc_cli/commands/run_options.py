@@ -13,9 +13,10 @@ import typer
 from vtc_cli.commands.listing import Format
 from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import UsageError
-from vtc_cli.core.files import temporary_beside
+from vtc_cli.core.files import check_output
 
 PLAN, ANSWER, REPORT = "Recipe", "Answer", "Report"
+TEMPERATURES = (1e-6, 1e6)  # logits divided by these stay finite and apart
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PAGE_SUFFIXES = (".html", ".htm")
 EXAMPLE = 'vtc run picture.png "what is in the picture?"'
@@ -157,8 +158,6 @@ class RunOptions(VideoOptions):
             if path is not None:
                 check_writable(path, flag)
                 check_ending(path, flag, endings)
-        if self.html is not None:
-            check_writable(temporary_beside(self.html.resolve()), "--html")
         files = {"--output": self.output_file, "--overlay": self.overlay, "--html": self.html}
         check_apart(files, (self.media, *self.more, self.tokens, self.recipe))
 
@@ -171,6 +170,10 @@ class RunOptions(VideoOptions):
         self.frame_options()
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"--top-p {self.top_p:g}", allowed="above 0, at most 1")
+        low, high = TEMPERATURES
+        if self.temperature and not low <= self.temperature <= high:
+            allowed = f"0, or from {low:g} to {high:g}"
+            raise UsageError(f"--temperature {self.temperature:g}", allowed=allowed)
 
     def _check_beside_tokens(self) -> None:
         """Refuse what a file of tokens has settled, and what would need the picture."""
@@ -283,11 +286,8 @@ def check_writable(path: Path, flag: str) -> None:
             allowed=allowed,
             hint=f"mkdir -p {path.parent}",
         )
-    existed = os.path.exists(path)
     try:
-        path.open("ab").close()
+        check_output(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"{path}: {reason}", where=flag, allowed=allowed) from error
-    if not existed:
-        path.unlink()

@@ -38,6 +38,8 @@ NO_SETTINGS = ("batch", "json", "relevance")
 ALTERNATIVES = frozenset({"frames", "fps", "keyframes"})
 HELP = ("-h", "--help")
 EPILOG = "Options may also stand in vtc.toml (budget = 64) or the environment (VTC_BUDGET=64)."
+LARGEST_SEED = (1 << 63) - 1
+MOST_BYTES = 1 << 20
 
 ModelOption = Annotated[
     str,
@@ -51,7 +53,9 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 AttnOption = Annotated[str, typer.Option("--attn", help="Attention: sdpa or flash_attention_2.")]
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Recipe file or name.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of all chance.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of all chance.")
+]
 
 
 @dataclass(frozen=True)
@@ -274,17 +278,20 @@ def _files(start: Path | None) -> list[Path]:
         here = None
     if here is not None:
         folders = (here, *here.parents)
-        files += [path for folder in folders if os.path.isfile(path := folder / FILE)][:1]
-    return [path for path in files if os.path.isfile(path)]
+        files += [path for folder in folders if os.path.exists(path := folder / FILE)][:1]
+    return [path for path in files if os.path.exists(path)]
 
 
 def _in_file(path: Path) -> Iterator[Setting]:
     """What a file sets, each with its line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, MOST_BYTES).decode("utf-8")
         values = tomllib.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path), allowed="TOML") from error
+    except RecursionError as error:
+        raise UsageError("nested too deeply", where=str(path), allowed="TOML") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot be read: {reason}", where=str(path), allowed="TOML") from error
     for name, value in values.items():
         lines = text[: match.start(1)] if (match := _key(name, text)) else ""
         where = f"{path}:{lines.count(chr(10)) + 1}"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vtc_cli.media.frame_options import FrameOptions
 
 VIDEO = "Video"
+MOST_DIGITS = 9
 CHOICES = frozenset({"frames", "fps", "keyframes", "start", "end"})
 
 FramesOption = Annotated[
@@ -53,7 +54,7 @@ class VideoOptions:
 
         frames: Any = self.frames
         if frames is not None and frames != "all":
-            frames = int(frames) if frames.isdecimal() else frames
+            frames = int(frames) if frames.isdecimal() and len(frames) <= MOST_DIGITS else frames
         return FrameOptions(
             frames=frames,
             fps=self.fps,

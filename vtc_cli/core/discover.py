@@ -16,8 +16,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import entry_points
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -238,13 +238,24 @@ def _all_sources(kind: Kind) -> Iterator[Source]:
     for path in _modules_in(PACKAGE / kind):
         dotted = f"vtc_cli.{kind}.{path.stem}"
         yield Source(path.stem, str(path), partial(importlib.import_module, dotted))
-    for entry in entry_points(group=f"vtc.{kind}"):
+    for entry in _entries(f"vtc.{kind}", tuple(sys.path)):
         yield Source(
             entry.name, f"entry point {entry.value}", partial(importlib.import_module, entry.module)
         )
     for folder in extension_folders():
         for path in _modules_in(folder / kind):
             yield Source(path.stem, str(path), partial(_import_file, kind, path))
+
+
+@cache
+def _entries(group: str, search: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of installed packages; a recipe asks anew for each of its stages.
+
+    Args:
+        group: their group.
+        search: where packages are looked for, so that another `sys.path` is read anew.
+    """
+    return tuple(entry_points(group=group))
 
 
 def _modules_in(folder: Path) -> list[Path]:

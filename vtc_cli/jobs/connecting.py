@@ -9,11 +9,12 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from vtc_cli.core.errors import UsageError, VtcError
+from vtc_cli.jobs.starting import Progress, patient, work_of_children
 
 PROBE_S = 5.0
 STORE_BYTES = 100 << 20  # lines are small
@@ -22,6 +23,10 @@ HANDED_ON = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
+    # How long Ray waits for its own parts, which a loaded machine starts slowly.
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_agent_register_timeout_ms": "600000",
     "RAY_worker_niceness": "0",  # its workers would give way to everything else on the machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # or Ray warns of its own future
 }
@@ -64,14 +69,14 @@ def connected(options: ClusterOptions) -> Any:
         warnings.simplefilter("ignore")  # of its own future and of its imports
         ray: Any = importlib.import_module("ray")
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        if options.address is None:
+            _start_here(ray, options, quiet)
+            return ray
         try:
-            if options.address is None:
-                _start_here(ray, options, quiet)
-            else:
-                with _silent():
-                    ray.init(address=options.address, **quiet)
+            with _silent():
+                ray.init(address=options.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise _no_cluster(options.address or "this machine", str(error)) from error
+            raise _no_cluster(options.address, str(error)) from error
     return ray
 
 
@@ -90,15 +95,31 @@ def _silent() -> Iterator[None]:
 
 
 def _start_here(ray: Any, options: ClusterOptions, quiet: dict[str, Any]) -> None:
-    """A cluster of this machine alone, with as many slots as are asked for."""
+    """A cluster of this machine alone, with as many slots as are asked for.
+
+    Raises:
+        VtcError: it does not start, and what was waited for.
+    """
     slots = (options.workers or 1) * options.worker_threads
-    ray.init(
-        address="local",
-        num_cpus=max(slots, os.cpu_count() or 1),
-        include_dashboard=False,
-        object_store_memory=STORE_BYTES,
-        **quiet,
-    )
+    progress = Progress(work_of_children)
+    try:
+        with patient(progress):
+            ray.init(
+                address="local",
+                num_cpus=max(slots, os.cpu_count() or 1),
+                include_dashboard=False,
+                object_store_memory=STORE_BYTES,
+                **quiet,
+            )
+    except Exception as error:  # Ray raises plain ones where its processes do not start
+        with suppress(Exception):
+            ray.shutdown()
+        raise VtcError(
+            f"Ray does not start here: {' '.join(str(error).split())[:200]}",
+            where=f"--engine ray; {progress.text()}",
+            allowed="a machine on which Ray starts, or the address of a cluster that runs",
+            hint="less work beside it; ray start --head and --address auto; or --engine local",
+        ) from error
 
 
 def _probe(address: str) -> None:

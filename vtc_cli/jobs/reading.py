@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vtc_cli.core.errors import MediaError, VtcError
+from vtc_cli.core.files import open_regular
 from vtc_cli.jobs.job import Job, Settings, faulty_job, make_job, with_fault
 from vtc_cli.media.files import STDIN, refused
 from vtc_cli.media.items import EXAMPLE, FIELDS, LONGEST_LINE_BYTES, check_rule, line_values
@@ -53,18 +53,22 @@ class JobsFile:
 
     @property
     def can_be_read_again(self) -> bool:
-        """Whether it is a file, not a pipe."""
-        try:
-            return self.source != STDIN and stat.S_ISREG(os.stat(self.source).st_mode)
-        except (OSError, ValueError):
-            return False
+        """Whether it is a file, not standard input."""
+        return self.source != STDIN
 
     def count(self) -> int | None:
-        """Jobs in the file, None where counting would eat them."""
+        """Jobs in the file, None where counting would eat them.
+
+        Raises:
+            MediaError: unreadable, of two bytes a letter, or without a single job.
+        """
         if not self.can_be_read_again:
             return None
         with self._opened() as stream:
-            return sum(1 for _ in _lines(stream))
+            found = sum(1 for _ in _lines(stream))
+        if not found:
+            raise self._empty()
+        return found
 
     def jobs(self) -> Iterator[Job]:
         """Each job in turn, lines with faults too.
@@ -77,7 +81,10 @@ class JobsFile:
             for number, raw in _lines(stream):
                 yield self._once(self._job(number, raw), raw, seen)
         if not seen:
-            raise MediaError("no jobs", where=self.source, allowed=EXAMPLE)
+            raise self._empty()
+
+    def _empty(self) -> MediaError:
+        return MediaError("no jobs", where=self.source, allowed=EXAMPLE)
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
@@ -86,9 +93,9 @@ class JobsFile:
             yield sys.stdin.buffer
             return
         try:
-            with Path(self.source).expanduser().open("rb") as stream:
+            with open_regular(Path(self.source).expanduser()) as stream:
                 yield stream
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: ~user without a home
             raise refused(self.source, error) from error
 
     def _job(self, number: int, raw: bytes) -> Job:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from vtc_cli.core.errors import UsageError
-from vtc_cli.core.files import temporary_beside
-from vtc_cli.store.lines import LineFile, not_written, sync_folder
+from vtc_cli.core.files import sync_folder, temporary_beside
+from vtc_cli.store.lines import LineFile, not_written
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,15 @@ class ResultsFile(LineFile):
         goal = self.path.resolve()
         part = temporary_beside(goal)
         dropped = 0
-        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             os.fchmod(handle, stat.S_IMODE(os.fstat(self.handle).st_mode))
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before it has the name
-            with open(handle, "wb", closefd=False) as out, open(goal, "rb") as stream:
+            with (
+                open(handle, "wb", closefd=False) as out,
+                open(self.handle, "rb", closefd=False) as stream,
+            ):
+                stream.seek(0)
                 for number, line in enumerate(stream, start=1):
                     failed = self._written(number, line).failed
                     dropped += failed

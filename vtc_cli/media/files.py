@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.core.files import open_regular
 
 STDIN = "-"
 BLOCK_BYTES = 1 << 20
@@ -25,12 +26,13 @@ def refused(path: str, error: Exception) -> MediaError:
     if isinstance(error, FileNotFoundError):
         return MediaError("no such file", where=path, allowed="a file that exists")
     found = getattr(error, "strerror", None) or error  # strerror does not repeat the path
-    return MediaError(f"cannot be read: {found}", where=path)
+    allowed = "a file, a folder of pictures, or - for standard input"
+    return MediaError(f"cannot be read: {found}", where=path, allowed=allowed)
 
 
 @contextmanager
 def local_file(path: str) -> Iterator[Path]:
-    """A readable file or a folder; what comes through a pipe is stored meanwhile.
+    """A readable file or a folder; what comes from standard input is stored meanwhile.
 
     Decoders jump in their files, which a pipe does not allow. The stored copy is removed in any
     case.
@@ -44,30 +46,12 @@ def local_file(path: str) -> Iterator[Path]:
         return
     try:
         target = Path(path).expanduser().absolute()
-        mode = target.stat().st_mode
-        if not stat.S_ISDIR(mode):
-            pipe = _opened(target, mode, path)
+        with suppress(IsADirectoryError), open_regular(target) as file:
+            if not file.read(1):
+                raise MediaError("no bytes at all", where=path, allowed="a complete file")
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~user without a home
         raise refused(path, error) from error
-    if not stat.S_ISFIFO(mode):
-        yield target
-        return
-    with pipe, _stored(pipe, path) as target:
-        yield target
-
-
-def _opened(target: Path, mode: int, path: str) -> BinaryIO:
-    """A pipe, open; of a regular file it is only made sure that it holds readable bytes."""
-    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-        allowed = "a file, a folder of pictures, or - for standard input"
-        raise MediaError("a device", where=path, allowed=allowed)
-    file = target.open("rb")
-    if stat.S_ISFIFO(mode):
-        return file
-    with file:
-        if not file.read(1):
-            raise MediaError("no bytes at all", where=path, allowed="a complete file")
-    return file
+    yield target
 
 
 @contextmanager
@@ -128,20 +112,23 @@ class Hash(threading.Thread):
         """Nobody waits for the result any more."""
         self._stopped = True
 
-    def hexdigest(self) -> str:
-        """The hash, waiting for it if need be.
+    def hexdigest(self, end: float) -> str:
+        """The hash, waiting for it until `end` on the monotonic clock if need be.
 
         Raises:
-            MediaError: the file could not be read to its end.
+            MediaError: the file could not be read to its end, or not in time.
         """
-        self.join()
+        self.join(max(0.0, end - time.monotonic()))
+        if self.is_alive():
+            found, hint = "the file was not read in time", "a faster disk, or raise --time-limit"
+            raise MediaError(found, where=self._label, hint=hint)
         if self._error:
             raise refused(self._label, self._error) from self._error
         return self._digest
 
     def _of(self, path: Path) -> str:
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while not self._stopped and (block := file.read(BLOCK_BYTES)):
                 digest.update(block)
         return digest.hexdigest()

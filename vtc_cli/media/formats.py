@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.core.files import open_regular
 from vtc_cli.media.size import check_size
 
 # Formats that Pillow decodes inside this process and in memory that is known beforehand. Left out
@@ -42,11 +43,12 @@ def opened(source: Path | str) -> Iterator[Image.Image]:
     The only place that opens pictures: Pillow tries whatever it was built with otherwise.
 
     Raises:
+        OSError: it cannot be read, or is no regular file.
         PIL.UnidentifiedImageError: none of the formats.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own warnings; the bounds below are ours
-        with Image.open(source, formats=FORMATS) as picture:
+        with open_regular(source) as file, Image.open(file, formats=FORMATS) as picture:
             yield picture
 
 

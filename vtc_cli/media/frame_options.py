@@ -13,6 +13,7 @@ READERS = get_args(ReaderName)
 DEFAULT_FRAMES = 8
 MOST_FRAMES = 100_000
 MOST_FPS = 1000.0
+MOST_SECONDS = 1e6
 CONVERT = "convert it anew, for instance to MP4 with H.264"
 LEAST_MEMORY_BYTES = 1 << 30  # Python, NumPy and one decoder take most of it as address space
 
@@ -90,8 +91,9 @@ def _check_limits(options: FrameOptions) -> None:
         raise UsageError(f"{options.fps}", where="--fps", allowed=allowed)
     if options.reader not in READERS:
         raise UsageError(f"{options.reader!r}", where="--reader", allowed=", ".join(READERS))
-    if not (math.isfinite(options.time_limit) and options.time_limit > 0):
-        raise UsageError(f"{options.time_limit}", where="--time-limit", allowed="seconds above 0")
+    if not 0 < options.time_limit <= MOST_SECONDS:  # clocks of the system end not far above
+        allowed = f"seconds above 0 and up to {MOST_SECONDS:.0f}"
+        raise UsageError(f"{options.time_limit}", where="--time-limit", allowed=allowed)
     if options.memory_limit_bytes < LEAST_MEMORY_BYTES:
         allowed = f"at least {LEAST_MEMORY_BYTES} bytes"
         raise UsageError(f"{options.memory_limit_bytes}", where="memory limit", allowed=allowed)

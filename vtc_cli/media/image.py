@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.core.files import sha256_of
 from vtc_cli.core.media import Media
 from vtc_cli.media.files import local_file, refused
 from vtc_cli.media.formats import load, opened, reduction
@@ -58,8 +58,7 @@ def image_of(target: Path, path: str) -> Media:
     """
     pixels, notes = decode_picture(target, path)
     try:
-        with target.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(target)
     except OSError as error:
         raise refused(path, error) from error
     return Media(

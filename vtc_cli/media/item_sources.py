@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import math
 import os
 from collections import defaultdict
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vtc_cli.core.errors import UsageError, VtcError
+from vtc_cli.core.files import check_regular, open_regular
 from vtc_cli.media.items import (
     EXAMPLE,
     FIELDS,
@@ -29,6 +31,7 @@ ALIASES = {"media": ("image", "video")}  # usual names of a column beside its ow
 SHOWN = "columns media (or image), question and, if known, answer, category, match, id"
 OPTIONAL = "it reads this kind of data and is not installed"
 CELL_LIMIT = 1_000_000
+SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` of the library leaves
 Columns = Mapping[str, str]
 Cells = Mapping[str, Any]
 
@@ -117,7 +120,10 @@ def _csv(path: Path) -> Iterator[tuple[int, Cells]]:
     """Rows by the names in the first line."""
     csv.field_size_limit(CELL_LIMIT)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with (
+            open_regular(path) as file,
+            io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as stream,
+        ):
             reader = csv.DictReader(stream, strict=True, restkey="", restval="")
             for number, row in enumerate(reader, start=1):
                 if "" in row:
@@ -135,14 +141,15 @@ def _parquet(path: Path, folder: Path) -> Iterator[tuple[int, Cells]]:
     except ImportError as error:
         raise _missing("pyarrow", path) from error
     try:
-        with parquet.ParquetFile(path) as file:
+        with open_regular(path) as stream, parquet.ParquetFile(stream) as file:
             number = 0
             for batch in file.iter_batches(batch_size=64):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, _with_files(row, folder, path.parent)
     except (OSError, pyarrow.ArrowException) as error:
-        raise unusable(path, f"cannot be read: {error}", f"Parquet with {SHOWN}") from error
+        found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise unusable(path, found, f"Parquet with {SHOWN}") from error
 
 
 def _dataset(source: str, path: Path, folder: Path) -> Iterator[tuple[int, Cells]]:
@@ -167,10 +174,12 @@ def _loaded(datasets: Any, where: Path, split: str | None, name: str) -> Any:
     """One split, its pictures as bytes.
 
     Raises:
-        VtcError: several splits and none named.
+        VtcError: several splits and none named, or a folder in which no dataset was saved.
     """
-    saved = (where / "state.json").is_file() or (where / "dataset_dict.json").is_file()
-    found = datasets.load_from_disk(str(where)) if saved else datasets.load_dataset(name)
+    if where.is_dir():
+        found = datasets.load_from_disk(_saved(where))
+    else:
+        found = datasets.load_dataset(name)
     if isinstance(found, dict):
         chosen = split or (next(iter(found)) if len(found) == 1 else None)
         if chosen not in found:
@@ -181,6 +190,22 @@ def _loaded(datasets: Any, where: Path, split: str | None, name: str) -> Any:
         if isinstance(feature, datasets.Image | datasets.Video):
             found = found.cast_column(column, type(feature)(decode=False))
     return found
+
+
+def _saved(folder: Path) -> str:
+    """The whole path of a folder that `save_to_disk` wrote.
+
+    Any other folder is refused: the library would look in it for scripts, and for a page that sends
+    it to other machines.
+
+    Raises:
+        VtcError: nothing was saved there, or what lies there is no file.
+    """
+    if not any((folder / name).is_file() for name in SAVED):
+        found, hint = "a folder, but no saved dataset", "dataset.save_to_disk(FOLDER), or a file"
+        raise unusable(folder, found, f"{' or '.join(SAVED)} in it", hint)
+    check_regular(folder)
+    return str(folder.resolve())
 
 
 def _with_files(row: dict[str, Any], folder: Path, beside: Path) -> dict[str, Any]:

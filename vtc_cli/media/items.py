@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vtc_cli.core.errors import MediaError, VtcError
+from vtc_cli.core.files import open_regular
+from vtc_cli.core.text import HALF_CHARACTER
 
 FIELDS = ("id", "media", "question", "answer", "category", "match")
 NEEDED = ("media", "question")
 MATCHES = ("normalised", "exact", "numeric", "multiple_choice", "contains")
 MOST_FAULTS = 20
 LONGEST_LINE_BYTES = 1_000_000  # far above any question; a file without line ends is not read whole
-HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 EXAMPLE = '{"media": "a.png", "question": "what color is it?", "answer": "red"}'
 
 
@@ -126,7 +126,7 @@ def _expanded(path: Path) -> Path:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Numbered lines that hold something; one that is too long is given in part and ends it all."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             number, line = 1, stream.readline(LONGEST_LINE_BYTES + 1).removeprefix(b"\xef\xbb\xbf")
             while line or number == 1:
                 if line.strip():
@@ -134,9 +134,9 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if len(line) > LONGEST_LINE_BYTES:
                     return
                 number, line = number + 1, stream.readline(LONGEST_LINE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path that no system can have
-        found = getattr(error, "strerror", None) or str(error)
-        raise unusable(path, f"cannot be read: {found}", "a JSONL file") from error
+    except OSError as error:
+        found = f"cannot be read: {error.strerror or error}"
+        raise unusable(path, found, "a JSONL file") from error
 
 
 def unusable(path: Path, found: str, allowed: str, hint: str | None = None) -> ItemsError:

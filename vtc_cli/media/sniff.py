@@ -9,6 +9,7 @@ from typing import Literal
 from PIL import UnidentifiedImageError
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.core.files import open_regular
 from vtc_cli.media.files import refused
 from vtc_cli.media.formats import opened
 from vtc_cli.media.job import Content
@@ -32,7 +33,7 @@ def content_of(target: Path, path: str) -> Content:
     try:
         if target.is_dir():
             return _folder(target, path)
-        with target.open("rb") as file:
+        with open_regular(target) as file:
             head = file.read(16)
         picture = _picture_kind(target)
     except OSError as error:

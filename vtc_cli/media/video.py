@@ -48,10 +48,11 @@ def read_media(path: str, options: FrameOptions = DEFAULT) -> Media:
     Raises:
         MediaError: neither a picture nor a video, or a broken one.
     """
+    began = time.monotonic()
     with local_file(path) as target:
         content = content_of(target, path)
         if content.kind != "picture":
-            return _video(target, path, content, options)
+            return _video(target, path, content, options, began + options.time_limit)
         picture = image_of(target, path)
         if options == DEFAULT:
             return picture
@@ -72,6 +73,7 @@ def read_video(path: str, options: FrameOptions = DEFAULT) -> Media:
     Raises:
         MediaError: a still picture, no video, a broken one, or one beyond the limits.
     """
+    began = time.monotonic()
     with local_file(path) as target:
         content = content_of(target, path)
         if content.kind == "picture":
@@ -80,20 +82,21 @@ def read_video(path: str, options: FrameOptions = DEFAULT) -> Media:
                 where=path,
                 allowed="a video, an animated picture or a folder of pictures",
             )
-        return _video(target, path, content, options)
+        return _video(target, path, content, options, began + options.time_limit)
 
 
-def _video(target: Path, path: str, content: Content, options: FrameOptions) -> Media:
+def _video(target: Path, path: str, content: Content, options: FrameOptions, end: float) -> Media:
+    """Frames and hash, both until `end` on the monotonic clock."""
     sha256 = Hash(target, content.names, path)
     sha256.start()
     try:
-        decoded = _decoded(target, path, content, options)
+        decoded = _decoded(target, path, content, options, end)
         return Media(
             frames=decoded.frames,
             timestamps=decoded.timestamps,
             kind="video",
             path=path,
-            sha256=sha256.hexdigest(),
+            sha256=sha256.hexdigest(end),
             warnings=(*_left_out(content), *decoded.notes),
         )
     except MediaError as error:
@@ -103,12 +106,13 @@ def _video(target: Path, path: str, content: Content, options: FrameOptions) -> 
         sha256.stop()
 
 
-def _decoded(target: Path, path: str, content: Content, options: FrameOptions) -> Decoded:
+def _decoded(
+    target: Path, path: str, content: Content, options: FrameOptions, end: float
+) -> Decoded:
     """Frames of the first reader that can do it."""
     from vtc_cli.media.child import ReaderFailedError, decode
 
-    job = Job(str(target), path, content, options, options.reader, options.time_limit)
-    end = time.monotonic() + options.time_limit
+    job = Job(str(target), path, content, options, options.reader, _left(end))
     try:
         return decode(job)
     except ReaderFailedError as failure:
@@ -116,11 +120,15 @@ def _decoded(target: Path, path: str, content: Content, options: FrameOptions) -
             raise failure.fault from failure
         note = f"decord failed ({failure.fault.found}); PyAV was used"
     try:
-        seconds = max(1.0, end - time.monotonic())
-        decoded = decode(replace(job, reader="pyav", seconds=seconds))
+        decoded = decode(replace(job, reader="pyav", seconds=_left(end)))
     except ReaderFailedError as failure:
         raise failure.fault from failure
     return replace(decoded, notes=(*decoded.notes, note))
+
+
+def _left(end: float) -> float:
+    """Seconds until `end`; one at least, in which the process that decodes says what is wrong."""
+    return max(1.0, end - time.monotonic())
 
 
 def _left_out(content: Content) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.core.files import open_handle, open_regular
 from vtc_cli.media.frame_options import CONVERT
 from vtc_cli.media.size import check_size
 
@@ -165,7 +166,7 @@ def _open(path: str) -> InputContainer:
 
 def _open_unnamed(path: str) -> InputContainer:
     """Open by descriptor: a name like `%d.jpg` means a row of pictures to FFmpeg."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = open_handle(path, os.O_RDONLY)
     options = {
         "fd": str(descriptor),
         "protocol_whitelist": "fd",
@@ -178,7 +179,7 @@ def _open_unnamed(path: str) -> InputContainer:
 
 
 def _not_opened(path: str, reason: str) -> MediaError:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         head = file.read(12)
     if head.startswith(MATROSKA):
         return MediaError(

@@ -22,6 +22,7 @@ from vtc_cli.recipe.parameters import (
 from vtc_cli.recipe.schema import PHASES, RecipeFile, Reference, validate_file
 from vtc_cli.recipe.text import Document, Place, parse, read_bytes
 
+MOST_STAGES = MOST_BUDGETS = 256
 LOGGER = logging.getLogger(__name__)
 
 
@@ -89,6 +90,7 @@ def load_recipe(name: str | Path) -> Recipe:
     raw = read_bytes(path)
     document = parse(raw, str(path))
     document.check()
+    _check_size(document)
     file = validate_file(document)
     stages = _check_stages(document)
     if file is not None:
@@ -138,6 +140,23 @@ def _check_stages(document: Document) -> tuple[StageUse, ...]:
     return tuple(uses)
 
 
+def _check_size(document: Document) -> None:
+    """Refuse more stages or budgets than a recipe may have, before each of them is looked at.
+
+    Raises:
+        RecipeError: there are more.
+    """
+    data = document.data if isinstance(document.data, dict) else {}
+    entries = [data[name] for name in PHASES if isinstance(data.get(name), list)]
+    stages, budgets = sum(map(len, entries)), data.get("budgets")
+    if stages > MOST_STAGES:
+        document.fault((), f"{stages} stages", f"at most {MOST_STAGES} in a recipe")
+    if isinstance(budgets, dict) and len(budgets) > MOST_BUDGETS:
+        place: Place = ("budgets",)
+        document.fault(place, f"{len(budgets)} budgets", f"at most {MOST_BUDGETS} in a recipe")
+    document.check()
+
+
 def _reference(raw: Any) -> Reference:
     """The reference depths, or the usual ones while the file says something unusable."""
     try:
@@ -174,8 +193,11 @@ def _check_overrides(
     for budget, overrides in (budgets if isinstance(budgets, dict) else {}).items():
         for name, raw in (overrides if isinstance(overrides, dict) else {}).items():
             place: Place = ("budgets", budget, name)
+            checked: dict[type[Stage], dict[str, Any]] = {}
             for use in _named(document, place, uses, unknown):
-                values = check_values(document, place, use.cls, raw, reference)
+                if use.cls not in checked:  # a stage may stand there hundreds of times
+                    checked[use.cls] = check_values(document, place, use.cls, raw, reference)
+                values = checked[use.cls]
                 check_whole(document, place, use.cls, {**use.values, **values})
                 use.overrides[budget] = values
 

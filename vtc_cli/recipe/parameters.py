@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -93,6 +94,7 @@ class Parameter:
         return low and (self.maximum is None or number <= self.maximum)
 
 
+@cache
 def parameters_of(cls: type[Stage]) -> dict[str, Parameter]:
     """Hyper-parameters of a stage class in order, without `fidelity`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import Any
 import yaml
 
 from vtc_cli.core.errors import RecipeError, VtcError
+from vtc_cli.core.files import open_regular
+from vtc_cli.core.numbers import number_fault
 
 MAXIMUM_BYTES = 256_000
 MAXIMUM_DEPTH = 12
+MOST_VALUES = 30_000
+MOST_FAULTS = 100
 PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
 Key = str | int | float | bool | None
 Place = tuple[Key, ...]
@@ -49,9 +54,15 @@ class Document:
     def fault_at(
         self, line: int, found: str, allowed: str | None = None, hint: str | None = None
     ) -> None:
-        """Record a fault at a line."""
+        """Record a fault at a line; the hundredth ends the search for more.
+
+        Raises:
+            RecipeError: with all hundred.
+        """
         where = f"{self.path}:{line}"
         self.faults.append(VtcError(found, where=where, allowed=allowed, hint=hint))
+        if len(self.faults) == MOST_FAULTS:
+            self.check()
 
     def check(self) -> None:
         """Raise what was recorded, in the order of the file.
@@ -70,10 +81,10 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a recipe file, not more than the bound.
 
     Raises:
-        RecipeError: missing, a folder, unreadable, too large.
+        RecipeError: missing, unreadable, too large, or no regular file.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             raw = stream.read(MAXIMUM_BYTES + 1)
     except OSError as error:
         found = f"cannot be read: {error.strerror or error}"
@@ -103,7 +114,7 @@ def parse(raw: bytes, path: str) -> Document:
             document.data = None if node is None else builder.build(node, ())
     except UnicodeDecodeError as error:
         document.fault_at(raw[: error.start].count(b"\n") + 1, "not UTF-8 text", "UTF-8")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two of escapes
         _record_yaml_error(error, document)
     return document
 
@@ -112,7 +123,7 @@ def _line_of(where: str | None) -> int:
     return int((where or ":0").rpartition(":")[2])
 
 
-def _record_yaml_error(error: yaml.YAMLError, document: Document) -> None:
+def _record_yaml_error(error: Exception, document: Document) -> None:
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     document.fault_at(mark.line + 1 if mark else 1, f"not YAML: {reason}")
@@ -121,8 +132,11 @@ def _record_yaml_error(error: yaml.YAMLError, document: Document) -> None:
 def _check_events(text: str, document: Document) -> bool:
     """Refuse what could expand or nest without bound; False if the text must not be built."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         line = _line(event)
+        if number > MOST_VALUES:
+            document.fault_at(line, "too many values for a recipe", f"at most {MOST_VALUES}")
+            return False
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents == 2:
@@ -186,9 +200,15 @@ class _Builder:
     def _scalar(self, node: yaml.Node) -> Any:
         if node.tag not in PLAIN_TAGS:
             return node.value
+        line, text = _line(node), str(node.value)[:40]
         try:
-            return self.loader.construct_object(node)
+            value = self.loader.construct_object(node)
         except (ValueError, yaml.YAMLError):
-            line = _line(node)
-            self.document.fault_at(line, f"the number {str(node.value)[:40]!r} cannot be read")
+            self.document.fault_at(line, f"the number {text!r} cannot be read")
             return None
+        # what is not finite is refused where it is used, with the range that is allowed there
+        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        if finite and (fault := number_fault(value)):
+            self.document.fault_at(line, f"the number {text}", fault)
+            return None
+        return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -16,24 +17,20 @@ from vtc_cli.report.units import size
 RANDOM = "random weights: which tokens are kept means nothing"
 
 
-def render(report: CompressedReport, folder: Path, console: Console) -> None:
+def render(report: CompressedReport, files: Sequence[Path], console: Console) -> None:
     """Print what was compressed, what each stage left, and the files with their sizes.
 
     Args:
         report: of one picture.
-        folder: where its files lie.
+        files: what was written, all in one folder.
         console: to print on.
     """
     width = min(console.width, WIDEST)
     tokens = report.tokens
     parts: list[RenderableType] = [Text(line) for line in _head(report)]
     parts += ["", stage_table(tokens.original, tokens.by_stage, width), "", Text(_left(report))]
-    files = report.files
-    sizes = [
-        f"{name} {size((folder / name).stat().st_size)}"
-        for name in (files.tokens, files.decisions, files.overlay)
-    ]
-    parts += [Text(" · ".join(sizes)), Text(f"in {folder}")]
+    sizes = [f"{path.name} {size(path.stat().st_size)}" for path in files]
+    parts += [Text(" · ".join(sizes)), Text(f"in {files[0].parent}")]
     console.print(Padding(Group(*parts), (0, 1)), width=width, soft_wrap=False)
 
 

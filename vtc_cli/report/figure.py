@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtc_cli.core.files import write_whole
 from vtc_cli.report.analysis import Analysis
 from vtc_cli.report.curve_panels import Heat, Panel, Series, heats, panels
 from vtc_cli.report.marks import PALETTE
@@ -41,10 +44,13 @@ STYLE: Any = {
 
 def save_figure(path: Path, analysis: Analysis) -> None:
     """Draw the analysis; the ending of the name chooses the format."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where it keeps fonts
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        draw_figure(analysis).savefig(path, dpi=DPI)
+        stream = io.BytesIO()
+        draw_figure(analysis).savefig(stream, format=path.suffix[1:].lower(), dpi=DPI)
+    write_whole(path, stream.getvalue())
 
 
 def draw_figure(analysis: Analysis) -> Figure:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+
+from vtc_cli.core.text import all_writable
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -16,6 +18,12 @@ class Block(BaseModel):
     """Part of a result; readers ignore fields that they do not know."""
 
     model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _writable(cls, values: Any) -> Any:
+        """Names of files need not be UTF-8, and what is written is."""
+        return all_writable(values)
 
 
 class ModelBlock(Block):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from vtc_cli.core.files import write_whole
 from vtc_cli.core.layout import Raster
 from vtc_cli.core.media import Media
 from vtc_cli.core.trace import Trace
@@ -71,7 +73,10 @@ def save_media(
     path: Path, trace: Trace, media: Media | Sequence[Media], patch_boxes: NDArray[np.float64]
 ) -> None:
     """Draw the overlay and write it to `path`; the ending of the name chooses the format."""
-    draw_media(trace, media, patch_boxes).save(path)
+    stream = io.BytesIO()
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    draw_media(trace, media, patch_boxes).save(stream, kind)
+    write_whole(path, stream.getvalue())
 
 
 def shown_frames(frames: int) -> list[int]:

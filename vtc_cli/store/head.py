@@ -6,11 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
 
 from vtc_cli.core.layout import View
 from vtc_cli.core.plan import Fidelity, Positions
 from vtc_cli.core.stage import Phase
+from vtc_cli.core.text import all_writable
 
 FORMAT: Literal["vtc-tokens"] = "vtc-tokens"
 FORMAT_VERSION: Literal["2"] = "2"
@@ -21,6 +29,12 @@ class Part(BaseModel):
     """Part of a head; readers ignore fields that they do not know."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _writable(cls, values: Any) -> Any:
+        """Names of files need not be UTF-8, and what is written is."""
+        return all_writable(values)
 
 
 class ModelPart(Part):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import stat
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from vtc_cli.core.errors import UsageError, VtcError
+from vtc_cli.core.files import open_handle, open_regular, own_stream, sync_folder
 
 FLAG = "--output"
 BLOCK_BYTES = 1 << 16
@@ -32,7 +34,7 @@ def read_lines(path: Path) -> Iterator[Line]:
         UsageError: it cannot be read, or a whole line is no JSON object.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.endswith(b"\n"):
                     return
@@ -45,7 +47,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 def _decoded(line: bytes, path: Path, number: int) -> Line:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_line(path, number) from error
     if not isinstance(value, dict):
         raise _no_line(path, number)
@@ -100,11 +102,15 @@ class LineFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if error is None:
+                self._check_name()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Lift the lock; a file that was made here and holds nothing goes away."""
-        if self._made and os.fstat(self.handle).st_size == 0:
+        if self._made and os.fstat(self.handle).st_size == 0 and self._has_name():
             with suppress(OSError):
                 self.path.unlink()
         os.close(self.handle)
@@ -114,6 +120,8 @@ class LineFile:
 
         Raises:
             VtcError: no room left, or another fault of the disk; what was written before is whole.
+                Also a file that was removed or replaced meanwhile: its lines, this one too, are
+                saved under another name, which the error says.
         """
         if self.anew:
             os.ftruncate(self.handle, 0)
@@ -133,6 +141,34 @@ class LineFile:
                 self._take_back()
             raise
         self.end = end
+        self._check_name()
+
+    def _has_name(self) -> bool:
+        """Whether the file is still the one of its name."""
+        with suppress(OSError):
+            return os.path.samestat(os.stat(self.path), os.fstat(self.handle))
+        return False
+
+    def _check_name(self) -> None:
+        """See that who looks under the name finds the lines.
+
+        Raises:
+            VtcError: the file was removed, moved or replaced; where its lines are now.
+        """
+        if self._has_name():
+            return
+        try:
+            saved = _saved(self.handle, self.path)
+        except OSError as error:
+            hint = f"nothing: its lines could not be saved either ({error.strerror or error})"
+        else:
+            hint = f"its lines are in {saved}: move it there and repeat the command"
+        raise VtcError(
+            "the file was removed, moved or replaced while lines were written to it",
+            where=str(self.path),
+            allowed="a file that stays where it is until the command ends",
+            hint=hint,
+        )
 
     def _take_back(self) -> None:
         with suppress(OSError):
@@ -168,16 +204,17 @@ class LineFile:
 
 def _locked(path: Path) -> int:
     """A handle with the lock; of the file that has the name now, not of one that was replaced."""
-    allowed = "a file in a folder that exists and can be written"
+    allowed = "a file of its own in a folder that exists and can be written"
+    if own_stream(path) is not None:
+        found = f"{path} is stdout, stderr or a device"
+        raise UsageError(found, where=FLAG, allowed=allowed)
     while True:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"{path}: {reason}", where=FLAG, allowed=allowed) from error
+            handle = open_handle(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            found = f"{path}: {error.strerror or error}"
+            raise UsageError(found, where=FLAG, allowed=allowed) from error
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise UsageError(f"{path} is a device or a pipe", where=FLAG, allowed="a file")
             _lock(handle, path)
             sync_folder(path)
             with suppress(OSError):
@@ -208,14 +245,20 @@ def _lock(handle: int, path: Path) -> None:
         ) from error
 
 
-def sync_folder(path: Path) -> None:
-    """Make the name of a new file survive a crash too, where the system can do that."""
-    with suppress(OSError):
-        handle = os.open(path.resolve().parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _saved(handle: int, path: Path) -> Path:
+    """A copy of an open file that has lost its name; beside it, or in the temporary folder."""
+    prefix, folder = f"{path.name[:40]}.saved-", path.resolve().parent
+    try:
+        target, name = tempfile.mkstemp(dir=folder, prefix=prefix)
+    except OSError:  # the folder is gone too
+        target, name = tempfile.mkstemp(prefix=prefix)
+    with open(handle, "rb", closefd=False) as source, os.fdopen(target, "wb") as copy:
+        source.seek(0)
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
+    sync_folder(Path(name))
+    return Path(name)
 
 
 def not_written(path: Path, error: OSError) -> VtcError:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vtc_cli.core.decision import MARKS, Decision
 from vtc_cli.core.errors import StageError, TokenFileError, VtcError
+from vtc_cli.core.files import open_regular, read_bytes
 from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.memory import is_out_of_memory
 from vtc_cli.core.tokens import COLUMNS, TokenTable
@@ -23,6 +24,8 @@ from vtc_cli.store.write import ADDED, ENTERING
 
 ALLOWED = "a file that `vtc compress` wrote"
 AGAIN = "compress the picture again"
+MOST_BYTES = 8 << 30  # far above the tokens of the longest video that is read
+MOST_HEADER_BYTES = 100_000_000  # what the safetensors library allows
 LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
 WHOLE = torch.int64
 SUM_TOLERANCE = 1e-3  # weights are float32 and were multiplied once a stage
@@ -202,14 +205,18 @@ class _Reader:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_regular(path) as stream:  # whatever else it is need not be read as a whole
+            begin = stream.read(LENGTH_BYTES)
+            length = min(int.from_bytes(begin, "little"), MOST_HEADER_BYTES)
+            _head(begin + stream.read(length), path)
+        return read_bytes(path, MOST_BYTES)
     except IsADirectoryError as error:
         raise TokenFileError("a folder", where=str(path), allowed=ALLOWED) from error
     except FileNotFoundError as error:
         raise TokenFileError("no such file", where=str(path), allowed=ALLOWED) from error
-    except (OSError, ValueError) as error:
-        found = getattr(error, "strerror", None) or error
-        raise TokenFileError(f"cannot be read: {found}", where=str(path)) from error
+    except OSError as error:
+        found = f"cannot be read: {error.strerror or error}"
+        raise TokenFileError(found, where=str(path), allowed=ALLOWED) from error
 
 
 def _head(data: bytes, path: Path) -> Head:

@@ -1,19 +1,15 @@
-"""From a compressed pass to the bytes of a token file, and files that are never half there."""
+"""From a compressed pass to the bytes of a token file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from torch import Tensor
 
 from vtc_cli import __version__
 from vtc_cli.core.decision import Decision
-from vtc_cli.core.errors import VtcError
-from vtc_cli.core.files import temporary_beside
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan
 from vtc_cli.core.tokens import COLUMNS, TokenTable
@@ -113,39 +109,6 @@ def columns(table: TokenTable, prefix: str = "") -> dict[str, Tensor]:
     found[f"{prefix}origin.indices"] = origin.indices()
     found[f"{prefix}origin.values"] = origin.values()
     return {name: tensor.contiguous() for name, tensor in found.items()}
-
-
-def write_whole(files: Mapping[Path, bytes]) -> None:
-    """Write files so that each name shows its old content or its whole new one.
-
-    All are written beside their names first and then renamed in the given order. An old file of the
-    last name goes before the first renaming: where the last file stands, all belong together.
-
-    Raises:
-        VtcError: something cannot be written; while there is no room for all, nothing changes.
-    """
-    parts = {path: temporary_beside(path) for path in files}
-    try:
-        for path, data in files.items():
-            _write_through(parts[path], data)
-        list(files)[-1].unlink(missing_ok=True)
-        for path, part in parts.items():
-            part.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        where = str(error.filename or list(files)[-1])
-        raise VtcError(f"cannot be written: {reason}", where=where) from error
-    finally:
-        for part in parts.values():
-            with suppress(OSError):
-                part.unlink()
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _recipe(plan: Plan, given: str) -> RecipePart:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from vtc_cli.core.errors import MemoryExhaustedError, ModelError, VtcError
+from vtc_cli.core.files import check_regular
 from vtc_cli.core.memory import is_out_of_memory
 
 CONFIG = "configuration (config.json)"
@@ -38,6 +39,7 @@ def folder_or_id(name: str, allowed: str) -> str:
     """
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
+        check_regular(folder)  # the library opens whatever lies there
         return str(folder)
     if folder.exists() or name.startswith((".", "/", "~")):
         kinds = {folder.is_dir(): "a folder without config.json", folder.is_file(): "a file"}

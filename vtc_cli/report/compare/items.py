@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from vtc_cli.core.errors import VtcError
+from vtc_cli.core.files import sha256_of
 from vtc_cli.report.compare.build import Judge, teams_of
 from vtc_cli.report.compare.rows import PictureFacts, Rows
 from vtc_cli.report.compare.summary import Comparison
@@ -99,13 +99,9 @@ def _small(facts: PictureFacts) -> str | None:
 
     path = Path(facts.path)
     try:
-        if facts.kind == "image" and _sha256(path) != facts.sha256:
+        if facts.kind == "image" and sha256_of(path) != facts.sha256:
             return None
         media = read_media(facts.path)
     except (OSError, VtcError):
         return None
     return data_uri(media.picture(0), PICTURE_PIXELS, PICTURE_BYTES)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
