@@ -25,6 +25,7 @@ from typer.core import TyperCommand
 
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.files import read_bytes
 
 # Variables that are no options: folders of one's own methods, and costlier checks.
 VARIABLES = ("VTC_PATH", "VTC_CHECK")

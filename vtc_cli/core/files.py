@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from vtc_cli.core.errors import VtcError
 
+BLOCK_BYTES = 1 << 20
 NOTHING = -1  # in place of a descriptor: what is written there is thrown away
 
 
@@ -61,8 +62,11 @@ def sha256_of(path: str | Path) -> str:
     Raises:
         OSError: as `open_regular`.
     """
+    digest = hashlib.sha256()
     with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def open_handle(path: str | Path, flags: int) -> int:

@@ -46,7 +46,8 @@ def parameter(
     if layer_of not in (None, "llm", "vision"):
         raise ValueError(f"layer_of is {layer_of!r}; allowed: 'llm' or 'vision'")
     low, high = (bound if isinstance(bound, (int, float)) else None for bound in (minimum, maximum))
-    if (low, high) != (minimum, maximum) or (None not in (low, high) and low > high):
+    is_empty = low is not None and high is not None and low > high
+    if (low, high) != (minimum, maximum) or is_empty:
         raise ValueError(f"the range {minimum!r}..{maximum!r} holds no number")
     metadata = {
         "doc": doc,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.core.files import open_regular
@@ -37,7 +38,7 @@ SAMPLES, BITS = 277, 258
 
 
 @contextmanager
-def opened(source: Path | str) -> Iterator[Image.Image]:
+def opened(source: Path | str) -> Iterator[ImageFile]:
     """A picture file of a format that is read, its header alone.
 
     The only place that opens pictures: Pillow tries whatever it was built with otherwise.
@@ -57,7 +58,7 @@ def reduction(width: int, height: int) -> int:
     return max(1, math.ceil(math.sqrt(width * height / MOST_KEPT)))
 
 
-def check_picture(picture: Image.Image, factor: int, path: str | None) -> None:
+def check_picture(picture: ImageFile, factor: int, path: str | None) -> None:
     """See that an opened picture may be decoded and averaged by `factor`.
 
     Raises:
@@ -69,7 +70,7 @@ def check_picture(picture: Image.Image, factor: int, path: str | None) -> None:
         raise _too_much_memory(picture, needed, path)
 
 
-def load(picture: Image.Image, path: str | None) -> int:
+def load(picture: ImageFile, path: str | None) -> int:
     """Decode an opened picture in place.
 
     Returns:
@@ -88,7 +89,7 @@ def load(picture: Image.Image, path: str | None) -> int:
     return factor
 
 
-def bytes_needed(picture: Image.Image, factor: int) -> int:
+def bytes_needed(picture: ImageFile, factor: int) -> int:
     """Bytes that decoding takes at most, with the RGB pixels that come of it."""
     area = picture.width * picture.height
     held = _pillow_bytes(picture.mode)
@@ -116,7 +117,7 @@ def _coefficient_bytes(picture: Any) -> float:
     if not picture.info.get("progressive") and _components_of_scan(picture.fp) == len(layers):
         return 0
     largest = max(layer[1] for layer in layers) * max(layer[2] for layer in layers)
-    return 2 * sum(layer[1] * layer[2] for layer in layers) / largest
+    return float(2 * sum(layer[1] * layer[2] for layer in layers) / largest)
 
 
 def _components_of_scan(file: Any) -> int:

@@ -39,7 +39,11 @@ def folder_or_id(name: str, allowed: str) -> str:
     """
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
-        check_regular(folder)  # the library opens whatever lies there
+        try:
+            check_regular(folder)  # the library opens whatever lies there
+        except OSError as error:
+            found = f"cannot be read: {error.strerror}"
+            raise ModelError(found, where=str(error.filename or folder), allowed=allowed) from error
         return str(folder)
     if folder.exists() or name.startswith((".", "/", "~")):
         kinds = {folder.is_dir(): "a folder without config.json", folder.is_file(): "a file"}
