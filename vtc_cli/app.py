@@ -15,6 +15,7 @@ from vtc_cli.commands import analyze, compare, compress, explain, jobs, models, 
 from vtc_cli.commands.edge import run_guarded
 from vtc_cli.commands.output import Debug, NoProgress, Output, Quiet, Verbose, common_options
 from vtc_cli.commands.settings import file_settings
+from vtc_cli.core.terminal import show
 
 # One line a command: its name and its function in `commands/`. These take their defaults from
 # settings files too.
@@ -45,7 +46,7 @@ for _name, _group in GROUPS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"vtc {__version__}")
+        show(f"vtc {__version__}")
         raise typer.Exit
 
 
@@ -67,7 +68,7 @@ def root(
     """Experiments with visual-token compression in vision-language models, offline."""
     context.ensure_object(Output).update(quiet, verbose, no_progress, debug)
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        show(context.get_help())
     elif context.invoked_subcommand in COMMANDS:
         context.default_map = {context.invoked_subcommand: file_settings()}
 

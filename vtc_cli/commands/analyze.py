@@ -51,6 +51,7 @@ from vtc_cli.commands.video_options import (
     StartOption,
     TimeLimitOption,
 )
+from vtc_cli.core.terminal import show
 
 if TYPE_CHECKING:
     from vtc_cli.report.analysis import Analysis
@@ -129,13 +130,12 @@ def carry_out(options: AnalyzeOptions, output: Output) -> None:
 def _print(analysis: Analysis, options: AnalyzeOptions) -> None:
     """The result on stdout, in the wanted shape."""
     if options.format == "table":
-        from rich.console import Console
-
+        from vtc_cli.core.console import Console
         from vtc_cli.report.analysis_table import render_analysis
 
         render_analysis(analysis, Console(), options.rank)
     elif options.format in ("json", "jsonl"):
-        print(analysis.model_dump_json(indent=2 if options.format == "json" else None))
+        show(analysis.model_dump_json(indent=2 if options.format == "json" else None))
     else:
         from vtc_cli.report.analysis_formats import rows
 

@@ -43,6 +43,7 @@ from vtc_cli.commands.settings import (
 )
 from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import CheckError, MediaError, VtcError
+from vtc_cli.core.terminal import emit, say, show
 
 if TYPE_CHECKING:
     from vtc_cli.commands.compare_work import ItemDone, ItemTask
@@ -165,7 +166,7 @@ def _measured(
             _do_items(rows, items, running, output)
         except KeyboardInterrupt:
             if file is not None and not output.quiet:
-                print("the same command goes on from here", file=sys.stderr)
+                say("the same command goes on from here")
             raise
         return rows.only(item.id for item in items)
 
@@ -218,21 +219,20 @@ def _items(options: CompareOptions, folder: Path) -> list[Item]:
 def _print(found: Comparison, rows: Rows, options: CompareOptions) -> None:
     """The result on stdout, in the wanted shape."""
     if options.format == "table":
-        from rich.console import Console
-
+        from vtc_cli.core.console import Console
         from vtc_cli.report.compare.table import render
 
         render(found, Console())
     elif options.format == "json":
-        print(found.model_dump_json(indent=2))
+        show(found.model_dump_json(indent=2))
     elif options.format == "html":
         from vtc_cli.report.compare.page import page_text
 
-        sys.stdout.write(page_text(rows, found))
+        emit(page_text(rows, found))
     else:
         from vtc_cli.report.compare.formats import as_csv, as_markdown
 
-        sys.stdout.write(as_csv(found) if options.format == "csv" else as_markdown(found))
+        emit(as_csv(found) if options.format == "csv" else as_markdown(found))
 
 
 def _check_failures(found: Comparison) -> None:

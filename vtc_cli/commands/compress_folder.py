@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from vtc_cli.core.errors import (
     UsageError,
     VtcError,
 )
+from vtc_cli.core.terminal import escaped, say
 
 # Decoders exist for more, but a broken file of these is a broken picture whatever it holds.
 PICTURE_ENDINGS = (
@@ -146,12 +146,12 @@ def _teller() -> Callable[[Path, VtcError], None]:
     def tell(picture: Path, error: VtcError) -> None:
         fault = (error.found, error.allowed, error.hint)
         if last == [fault]:
-            print(f"error: {picture}: the same", file=sys.stderr)
+            say(f"error: {escaped(str(picture))}: the same")
             return
         last[:] = [fault]
         if str(picture) not in (error.where or ""):
             error.where = f"{picture}: {error.where}" if error.where else str(picture)
-        print(error_block(error), file=sys.stderr)
+        say(error_block(error))
 
     return tell
 
@@ -180,9 +180,10 @@ def _bar(output: Output, total: int) -> Iterator[Callable[[], None]]:
     if not output.shows_progress:
         yield lambda: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
+
+    from vtc_cli.core.console import Console
 
     columns = (TextColumn("compressing"), BarColumn(), MofNCompleteColumn(), TimeLeft())
     with Progress(*columns, TextColumn("left"), console=Console(stderr=True)) as progress:

@@ -14,6 +14,7 @@ from typer import TyperException
 
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import MemoryExhaustedError, UsageError, VtcError
+from vtc_cli.core.terminal import escaped, say
 
 INTERRUPTED = 130
 LABEL_WIDTH = 9
@@ -34,7 +35,7 @@ def run_guarded(call: Callable[[Output], Any]) -> int:
     except Exception as error:
         return _report(error, output)
     if result == INTERRUPTED:  # typer turns the interrupt into this code
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
     return result if isinstance(result, int) else 0
 
 
@@ -48,7 +49,7 @@ def error_block(error: VtcError, width: int | None = None) -> str:
     faults: list[VtcError] = getattr(error, "faults", [])
     title = f"error: {error.title}"
     if faults:
-        title += f": {error.found} in {error.where}"
+        title += f": {error.found} in {escaped(str(error.where))}"
     blocks = [_rows(fault, width) for fault in faults or [error]]
     return "\n".join([title, "\n\n".join(blocks)])
 
@@ -57,10 +58,10 @@ def _rows(error: VtcError, width: int | None) -> str:
     lines = []
     for label, text in error.rows():
         head = f"  {label:<{LABEL_WIDTH}}"
-        body = [text]
+        body = [escaped(text)]
         if width:
             body = textwrap.wrap(
-                text, width - len(head), break_long_words=False, break_on_hyphens=False
+                body[0], width - len(head), break_long_words=False, break_on_hyphens=False
             )
         lines.append(head + f"\n{' ' * len(head)}".join(body))
     return "\n".join(lines)
@@ -69,14 +70,14 @@ def _rows(error: VtcError, width: int | None) -> str:
 def _report(error: Exception, output: Output) -> int:
     known = _as_vtc_error(error)
     if output.debug:
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip())
     if known is None:
         text = " ".join(str(error).split()) or "no message"
         hint = "" if output.debug else "; rerun with --debug for the traceback"
-        print(f"error: unexpected {type(error).__name__}: {text}{hint}", file=sys.stderr)
+        say(f"error: unexpected {type(error).__name__}: {text}{hint}")
         return 1
     width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
-    print(error_block(known, width), file=sys.stderr)
+    say(error_block(known, width))
     return known.exit_code
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,8 @@ import typer
 
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import MediaError, UsageError
+from vtc_cli.core.terminal import show
+from vtc_cli.core.words import counted
 
 # What has the ending of a video counts as one, broken or not: its job will tell.
 VIDEO_ENDINGS = (
@@ -66,10 +67,10 @@ def jobs(
         for job in _jobs(path, base, question, recipe or [], budget)
     ]
     if output_file is None:
-        sys.stdout.write("".join(lines))
+        show("".join(lines), end="")
     else:
         write_whole(output_file, "".join(lines))
-        print(f"{len(lines)} jobs: {output_file}")
+        show(f"{counted(len(lines), 'job')}: {output_file}")
     if others:
         output.warn(f"{others} other files of the folder are left out")
 

@@ -42,18 +42,19 @@ def busy(output: Output, text: str) -> Iterator[None]:
     if not output.shows_progress:
         yield
         return
-    from rich.console import Console
+    from vtc_cli.core.console import Console, Text
 
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(Text(text)):
         yield
 
 
 @contextmanager
 def progress_bar(output: Output) -> Iterator[Progress]:
     """A bar on stderr with the time left; silent where nobody watches."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
+
+    from vtc_cli.core.console import Console
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
     shown = output.shows_progress

@@ -12,6 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from vtc_cli.core.terminal import escaped, say
+
 LOGGER = logging.getLogger("vtc_cli")
 PANEL = "Output"
 Quiet = Annotated[
@@ -37,6 +39,14 @@ COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 INJECTED = ("output", "given")  # parameters of a command that are no options
+
+
+class _Escaping(logging.Formatter):
+    """Log lines are words for a reader too: paths and errors stand in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and a traceback if there is one."""
+        return escaped(super().format(record), lines=True)
 
 
 @dataclass
@@ -71,13 +81,13 @@ class Output:
     def warn(self, text: str) -> None:
         """A line on stderr that the reader must know, unless quiet."""
         if not self.quiet:
-            print(f"warning: {text}", file=sys.stderr)
+            say(f"warning: {escaped(text)}")
 
     def _configure_logging(self) -> None:
         levels = (logging.WARNING, logging.INFO, logging.DEBUG)
         LOGGER.setLevel(logging.ERROR if self.quiet else levels[min(self.verbose, 2)])
         handler = logging.StreamHandler()  # anew, for stderr may be another one by now
-        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        handler.setFormatter(_Escaping("%(name)s: %(message)s"))
         LOGGER.handlers[:] = [handler]
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from vtc_cli.core.console import Console, Text
 from vtc_cli.report.analysis import (
     Analysis,
     AssociationBlock,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.text import Text
 
+from vtc_cli.core.console import Console, Text
 from vtc_cli.report.compressed import CompressedReport
 from vtc_cli.report.stages import stage_table
 from vtc_cli.report.table import WIDEST
@@ -27,7 +27,8 @@ def render(report: CompressedReport, folder: Path, console: Console) -> None:
     width = min(console.width, WIDEST)
     tokens = report.tokens
     parts: list[RenderableType] = [Text(line) for line in _head(report)]
-    parts += ["", stage_table(tokens.original, tokens.by_stage, width), "", Text(_left(report))]
+    stages = stage_table(tokens.original, tokens.by_stage, width, report.input.kind)
+    parts += ["", stages, "", Text(_left(report))]
     files = report.files
     sizes = [
         f"{name} {size((folder / name).stat().st_size)}"

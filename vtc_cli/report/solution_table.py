@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
+from vtc_cli.core.console import Console, Text
+from vtc_cli.core.terminal import emit
 from vtc_cli.report.solution import MeasureBlock, Solution
 
 NAMES = {"layer_average": "layer average", "flops": "prefill FLOPs", "kv": "KV bytes"}
@@ -34,7 +34,7 @@ def render_solution(solution: Solution, console: Console) -> None:
         console.print(Text(line))
     if solution.output is None:
         console.print()
-        print(solution.solved_recipe, end="")  # whole lines, for whoever copies it
+        emit(solution.solved_recipe)  # whole lines, for whoever copies it
     else:
         console.print(Text(f"written to {solution.output}"))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
+from vtc_cli.core.console import Console, Text
 from vtc_cli.report.compare.columns import (
     FRONT,
     Column,
