@@ -181,7 +181,7 @@ def test_conditions_decide_the_exit_code(
 @pytest.mark.parametrize(
     ("shape", "opening"),
     [
-        ("md", "**4 items tell little"),
+        ("md", "**few answers (4)"),
         ("csv", "recipe,budget"),
         ("html", "<!doctype html>"),
         ("table", " tiny"),

@@ -21,6 +21,7 @@ from vtc_cli.core.errors import (
     VtcError,
 )
 from vtc_cli.core.terminal import escaped, say
+from vtc_cli.core.words import counted
 
 # Decoders exist for more, but a broken file of these is a broken picture whatever it holds.
 PICTURE_ENDINGS = (
@@ -49,7 +50,7 @@ class Tally:
             f"{len(self.done)} done",
             f"{len(self.skipped)} done before",
             f"{len(self.failed)} failed",
-            f"{self.passed_over} no {'picture' if self.passed_over == 1 else 'pictures'}",
+            counted(self.passed_over, "no picture"),
         )
         return ", ".join(parts)
 
@@ -69,7 +70,9 @@ def find_pictures(folder: Path) -> tuple[list[Path], int]:
         raise MediaError(f"cannot be read: {error.strerror}", where=str(folder)) from error
     pictures = [path for path in entries if is_picture(path)]
     if not pictures:
-        found = f"no picture among {len(entries)} files" if entries else "an empty folder"
+        found = (
+            f"no picture among {counted(len(entries), 'file')}" if entries else "an empty folder"
+        )
         allowed = "a folder with pictures; sub-folders are not looked at"
         raise MediaError(found, where=str(folder), allowed=allowed)
     return pictures, len(entries) - len(pictures)

@@ -72,7 +72,7 @@ def jobs(
         write_whole(output_file, "".join(lines))
         show(f"{counted(len(lines), 'job')}: {output_file}")
     if others:
-        output.warn(f"{others} other files of the folder are left out")
+        output.warn(f"left out of the folder: {counted(others, 'file')} of another kind")
 
 
 def _jobs(
@@ -128,7 +128,7 @@ def _media(folder: Path, output_file: Path | None) -> tuple[list[Path], int]:
     found = [path for path in entries if path.suffix.lower() in VIDEO_ENDINGS or is_picture(path)]
     if not found:
         raise MediaError(
-            f"no picture and no video among {len(entries)} files",
+            f"no picture and no video among {counted(len(entries), 'file')}",
             where=str(folder),
             allowed="a folder with pictures or videos; sub-folders are not looked at",
         )

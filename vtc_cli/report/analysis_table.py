@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.table import Table
 
 from vtc_cli.core.console import Console, Text
+from vtc_cli.core.words import counted
 from vtc_cli.report.analysis import (
     Analysis,
     AssociationBlock,
@@ -54,7 +55,9 @@ def _head(analysis: Analysis) -> list[str]:
     ]
     if analysis.data is not None:
         data = analysis.data
-        lines.append(f"{data.path} · {data.items} inputs, {data.answered} with an answer")
+        lines.append(
+            f"{data.path} · {counted(data.items, 'input')}, {data.answered} with an answer"
+        )
     if analysis.input is not None:
         media = analysis.input
         lines.append(f'{media.path} {media.width}x{media.height} · "{media.question}"')

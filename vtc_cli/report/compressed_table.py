@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 
 from vtc_cli.core.console import Console, Text
+from vtc_cli.core.words import counted
 from vtc_cli.report.compressed import CompressedReport
 from vtc_cli.report.stages import stage_table
 from vtc_cli.report.table import WIDEST
@@ -54,7 +55,7 @@ def _head(report: CompressedReport) -> list[str]:
 def _left(report: CompressedReport) -> str:
     """Counts in words."""
     tokens = report.tokens
-    entering = f"{tokens.original} tokens, {tokens.entering} enter the decoder"
+    entering = f"{counted(tokens.original, 'token')}, {tokens.entering} enter the decoder"
     last = next((d for d in reversed(report.decisions) if d.phase == "prefill"), None)
     if last is None:
         return entering

@@ -8,7 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.media import Media
+from vtc_cli.core.terminal import escaped
 from vtc_cli.core.trace import StageRecord, Trace
+from vtc_cli.core.words import counted
 from vtc_cli.report.marks import draw_mark
 from vtc_cli.report.panel import draw_panel, make_view, reduced
 
@@ -68,7 +70,7 @@ def holder_of(record: StageRecord) -> NDArray[np.int64]:
 
 
 def _picture_caption(trace: Trace) -> PANEL_CAPTION:
-    return "the picture", f"{trace.original_tokens} tokens"
+    return "the picture", counted(trace.original_tokens, "token")
 
 
 def stage_caption(trace: Trace, record: StageRecord) -> PANEL_CAPTION:
@@ -76,7 +78,8 @@ def stage_caption(trace: Trace, record: StageRecord) -> PANEL_CAPTION:
     kind = "vision layer" if record.phase == "encoder" else "decoder layer"
     place = "after the projector" if record.layer < 0 else f"{kind} {record.layer}"
     place = "the picture itself" if record.phase == "input" else place
-    return _short(record), f"{place} · {record.after} of {trace.original_tokens} tokens"
+    tokens = counted(trace.original_tokens, "token")
+    return escaped(_short(record)), f"{place} · {record.after} of {tokens}"
 
 
 def _short(record: StageRecord) -> str:
@@ -92,8 +95,9 @@ def legend_lines(
         count = int((dropped_at == number).sum())
         if count:
             layer = f" at layer {record.layer}" if record.layer >= 0 else ""
-            noun = "patch" if count == 1 else "patches"
-            lines.append((number, f"{count} {noun} dropped by {_short(record)}{layer}"))
+            patches = counted(count, "patch", "patches")
+            text = f"{patches} dropped by {escaped(_short(record))}{layer}"
+            lines.append((number, text))
     if any(not record.decision.is_pruning for record in records):
         lines.append((None, "outlined: patches merged into one token"))
     return lines

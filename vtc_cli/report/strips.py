@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from vtc_cli.core.layout import Raster
 from vtc_cli.core.media import Media
 from vtc_cli.core.trace import Trace
+from vtc_cli.core.words import counted
 from vtc_cli.report.overlay import (
     GAP,
     INK,
@@ -140,14 +141,16 @@ def _extent(trace: Trace, media: Sequence[Media], shown: int) -> tuple[str, str]
     part = "" if shown == count else f", {shown} of them shown"
     if len(media) == 1:
         title = "the video" if media[0].kind == "video" else "the picture"
-        noun = "frames" if media[0].kind == "video" else "views"
-        return title, f"{count} {noun}{part} · {tokens} tokens"
-    return f"{len(media)} pictures and videos", f"{count} views and frames{part} · {tokens} tokens"
+        noun = "frame" if media[0].kind == "video" else "view"
+        return title, f"{counted(count, noun)}{part} · {counted(tokens, 'token')}"
+    return (
+        f"{len(media)} pictures and videos",
+        f"{count} views and frames{part} · {counted(tokens, 'token')}",
+    )
 
 
 def _alive(holder: NDArray[np.int64]) -> str:
-    count = len(np.unique(holder[holder >= 0]))
-    return f"{count} token{'' if count == 1 else 's'}"
+    return counted(len(np.unique(holder[holder >= 0])), "token")
 
 
 def _sheet(strips: list[Strip], legend: list[tuple[int | None, str]]) -> Image.Image:

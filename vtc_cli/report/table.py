@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from vtc_cli.core.console import Console, Text
-from vtc_cli.core.words import fixed
+from vtc_cli.core.words import counted, fixed
 from vtc_cli.report.comparison import comparison_table
 from vtc_cli.report.result import FidelityBlock, Result
 from vtc_cli.report.stages import stage_table
@@ -48,7 +48,7 @@ def render(result: Result, console: Console, *, answer: bool = True) -> None:
 def facts(result: Result) -> list[str]:
     """Model, input and question, recipe and budget, variant."""
     model, media = result.model, result.input
-    clip = f" {media.frames} frames" if media.kind == "video" else ""
+    clip = f" {counted(media.frames, 'frame')}" if media.kind == "video" else ""
     left = (
         f"{model.id} · {model.family} {model.layers} layers · "
         f"{model.device} {model.dtype} {model.attention} · {model.weights}"
@@ -82,13 +82,13 @@ def budget_line(result: Result) -> str:
     counts = f"{tokens.entering} entering, {tokens.final} final"
     if tokens.requested is None or tokens.gap is None:
         return f"{tokens.layer_average:.1f} visual tokens (layer average), {counts}"
-    counted = ""
+    leaving = ""
     if result.recipe.fidelity == "official":
-        counted = f"{tokens.leaving_average:.1f} counted after each layer, "
+        leaving = f"{tokens.leaving_average:.1f} counted after each layer, "
     gap = gap_text(tokens.gap)
     return (
         f"budget {tokens.requested:g} -> achieved {tokens.layer_average:.1f} "
-        f"(layer average, {gap}), {counted}{counts}"
+        f"(layer average, {gap}), {leaving}{counts}"
     )
 
 
@@ -144,7 +144,8 @@ def _turns(result: Result) -> list[Text]:
     lines: list[Text] = []
     for turn in result.turns:
         lines.append(Text(f'then "{turn.question}"'))
-        cost = f"  {turn.prompt_tokens} tokens read, first token after {turn.ttft_ms:.0f} ms"
+        read = counted(turn.prompt_tokens, "token")
+        cost = f"  {read} read, first token after {turn.ttft_ms:.0f} ms"
         lines.append(Text(turn.answer, f"bold {ACCENT}", lines=True).append(cost, "default"))
     return [*lines, Text()] if lines else []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 
 from vtc_cli.core.files import write_whole
+from vtc_cli.core.words import counted
 from vtc_cli.report.compare.columns import (
     FRONT,
     Column,
@@ -67,7 +68,7 @@ def page_text(rows: Rows, found: Comparison) -> str:
         cost_notes=_notes([TIMES]),
         categories=_categories(categories, found.arms),
         foot=_foot(found),
-        data=script_data("page-data", items_data(rows, found)),
+        data=script_data("page-data", items_data(rows, found), shown=True),
         result=script_data("result", json.loads(found.model_dump_json())),
     )
 
@@ -88,8 +89,8 @@ def _head(found: Comparison) -> Html:
 
 def _told(found: Comparison) -> list[str]:
     """Warnings, and failures as one of them."""
-    failed = len(found.failures)
-    return [*found.warnings, *([f"{failed} passes failed and are missing"] if failed else [])]
+    failed = counted(len(found.failures), "failed pass is missing", "failed passes are missing")
+    return [*found.warnings, *([failed] if found.failures else [])]
 
 
 def _verdicts(found: Comparison) -> Html:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import ceil, floor, log10
 
 from vtc_cli.report.compare.build import gain_of
+from vtc_cli.report.compare.columns import cost_text
 from vtc_cli.report.compare.summary import Arm, Comparison
 from vtc_cli.report.marks import FORMS, PALETTE
 from vtc_cli.report.page.markup import Html, tag
@@ -170,7 +171,7 @@ def label_lines(arm: Arm) -> list[str]:
         lines.append(f"accuracy {100 * share.share:.1f} % ({interval})")
     if arm.fidelity is not None and arm.fidelity.kl_first_token is not None:
         lines.append(f"KL {significant(arm.fidelity.kl_first_token)} nats")
-    lines.append(f"cost {100 * arm.flops.cost_ratio:.1f} % of the full prefill")
+    lines.append(f"cost {cost_text(arm)} of the full prefill")
     if arm.on_front:
         lines.append("on the Pareto front")
     return lines

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from vtc_cli.core.trace import Trace
+from vtc_cli.core.words import counted
 from vtc_cli.report.page.markup import Html, joined, tag
 from vtc_cli.report.result import KvBlock, Result, TokensBlock
 from vtc_cli.report.table import NO_ACCURACY, fidelity_line, gap_text
@@ -145,7 +146,7 @@ def _facts(result: BaseModel, trace: Trace) -> Html:
     ]
     media = getattr(result, "input", None)
     if media is not None:
-        clip = f" · {media.frames} frames" if media.kind == "video" else ""
+        clip = f" · {counted(media.frames, 'frame')}" if media.kind == "video" else ""
         facts.append(("input", f"{media.path} · {media.width} {TIMES} {media.height}{clip}"))
     shown = [tag("div", tag("dt", name), tag("dd", text)) for name, text in facts]
     return tag("dl", *shown, class_="facts")
