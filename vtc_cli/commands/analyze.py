@@ -25,7 +25,7 @@ from vtc_cli.commands.analyze_options import (
     TauOption,
 )
 from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
-from vtc_cli.commands.loading import progress_bar
+from vtc_cli.commands.loading import progress_bar, warn_of_noise
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.relevance import RelevanceOption
 from vtc_cli.commands.run_options import (
@@ -115,6 +115,8 @@ def carry_out(options: AnalyzeOptions, output: Output) -> None:
 
     with progress_bar(output) as progress:
         analysis = measure(options, sys.argv[1:], created, progress)
+    if output.quiet and analysis.model.weights == "random":
+        warn_of_noise(output)
     for text in analysis.warnings:
         output.warn(text)
     if options.output_file is not None:

@@ -30,7 +30,7 @@ from vtc_cli.commands.compare_options import (
     ShapeOption,
 )
 from vtc_cli.commands.listing import JsonOption
-from vtc_cli.commands.loading import model_for, progress_bar
+from vtc_cli.commands.loading import model_for, progress_bar, warn_of_noise
 from vtc_cli.commands.option_group import option_group
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import ExactLayersOption, FidelityOption, MaxTokensOption
@@ -131,6 +131,8 @@ def _compared(
     from vtc_cli.report.compare.build import summarise
 
     found = summarise(rows, argv=sys.argv[1:], created=created)
+    if found.model.weights == "random":
+        warn_of_noise(output)
     for text in found.warnings:
         output.warn(text)
     if options.html is not None:

@@ -24,7 +24,17 @@ def load_session(
         ModelError: it cannot be loaded.
     """
     with busy(output, f"loading {model}"):
-        return _load(model, device, dtype, attn)
+        session = _load(model, device, dtype, attn)
+    if output.quiet and session.facts.weights == "random":
+        warn_of_noise(output)
+    return session
+
+
+def warn_of_noise(output: Output) -> None:
+    """Say that weights are random where no report on the terminal does."""
+    from vtc_cli.report.table import NO_ACCURACY
+
+    output.alarm(NO_ACCURACY)
 
 
 def model_for(model: str, given: frozenset[str], shown: Sequence[Media]) -> str:

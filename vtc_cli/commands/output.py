@@ -7,7 +7,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -17,7 +17,13 @@ from vtc_cli.core.terminal import escaped, say
 LOGGER = logging.getLogger("vtc_cli")
 PANEL = "Output"
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No notes on stderr.", rich_help_panel=PANEL)
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="No notes on stderr but that weights are random.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Verbose = Annotated[
     int,
@@ -54,7 +60,7 @@ class Output:
     """How much is said on stderr; stdout carries results only.
 
     Attributes:
-        quiet: neither warnings nor progress.
+        quiet: no progress, and no warning but that of `alarm`.
         verbose: 1 logs what happens, 2 also the small steps.
         no_progress: no bars even on a terminal.
         debug: tracebacks of errors.
@@ -64,6 +70,7 @@ class Output:
     verbose: int = 0
     no_progress: bool = False
     debug: bool = False
+    _said: set[str] = field(default_factory=set)
 
     @property
     def shows_progress(self) -> bool:
@@ -80,7 +87,13 @@ class Output:
 
     def warn(self, text: str) -> None:
         """A line on stderr that the reader must know, unless quiet."""
-        if not self.quiet:
+        if not self.quiet and text not in self._said:
+            say(f"warning: {escaped(text)}")
+
+    def alarm(self, text: str) -> None:
+        """A warning that no option hides, said once: without it a reader would be misled."""
+        if text not in self._said:
+            self._said.add(text)
             say(f"warning: {escaped(text)}")
 
     def _configure_logging(self) -> None:
