@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -160,23 +161,27 @@ def _sheet(strips: list[Strip], legend: list[Legend]) -> Image.Image:
     """Strips one below the other, the legend at the bottom."""
     longest = min(max(STRIP_PIXELS // len(strips[0].panels), PANEL_PIXELS), LARGEST_PIXELS)
     small = [[_small(panel, longest) for panel in strip.panels] for strip in strips]
-    labels = (round(text_width(label)) for strip in strips for label in strip.labels)
-    cell_width = max(*labels, *(panel.width for panel in small[0])) + BETWEEN
+    labels = zip(*(strip.labels for strip in strips), strict=True)
+    widths = [
+        max(panel.width, *(round(text_width(label)) for label in own))
+        for panel, own in zip(small[0], labels, strict=True)
+    ]
+    lefts = [MARGIN, *(MARGIN + end for end in accumulate(width + BETWEEN for width in widths))]
     cell_height = max(panel.height for panel in small[0])
     strip_height = STRIP_TITLE + PANEL_TITLE + cell_height + GAP
     titles = [text_width(s.title, TITLE_SIZE) + text_width(s.place) + 24 for s in strips]
     texts = max([*titles, *(text_width(text) + 40 for _, text in legend)])
-    width = max(len(small[0]) * cell_width - BETWEEN, round(texts)) + 2 * MARGIN
+    width = max(lefts[-1] - BETWEEN - MARGIN, round(texts)) + 2 * MARGIN
     height = 2 * MARGIN + len(strips) * strip_height + LEGEND_LINE * len(legend)
     sheet = Image.new("RGB", (width, height), PAPER)
     for number, (strip, panels) in enumerate(zip(strips, small, strict=True)):
-        _draw_strip(sheet, strip, panels, MARGIN + number * strip_height, cell_width)
+        _draw_strip(sheet, strip, panels, MARGIN + number * strip_height, lefts)
     draw_legend(ImageDraw.Draw(sheet), legend, MARGIN + len(strips) * strip_height)
     return sheet
 
 
 def _draw_strip(
-    sheet: Image.Image, strip: Strip, panels: list[Image.Image], top: int, cell_width: int
+    sheet: Image.Image, strip: Strip, panels: list[Image.Image], top: int, lefts: list[int]
 ) -> None:
     """Titles in one line, a label above each panel."""
     canvas = ImageDraw.Draw(sheet)
@@ -184,8 +189,7 @@ def _draw_strip(
     canvas.text((MARGIN, base), strip.title, fill=INK, font=font_of(TITLE_SIZE), anchor="ls")
     behind = MARGIN + text_width(strip.title, TITLE_SIZE) + 16
     canvas.text((behind, base), strip.place, fill=SOFT_INK, font=font_of(TEXT_SIZE), anchor="ls")
-    for column, (panel, label) in enumerate(zip(panels, strip.labels, strict=True)):
-        left = MARGIN + column * cell_width
+    for left, panel, label in zip(lefts, panels, strip.labels, strict=False):
         place = (left, top + STRIP_TITLE)
         canvas.text(place, label, fill=SOFT_INK, font=font_of(TEXT_SIZE))
         sheet.paste(panel, (left, top + STRIP_TITLE + PANEL_TITLE))

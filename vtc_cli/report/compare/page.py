@@ -30,6 +30,7 @@ from vtc_cli.report.page.markup import Html, joined, script_data, tag
 
 NUMBER = re.compile(r"([+\u2212-]?\d[\d ]*(?:\.\d+)?(?:e-?\d+)?)(?:.*? ([kMGT])B$)?")
 PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+SWIPE = "Every column is there: the table moves sideways."
 SCRIPTS = ("plot.js", "sorting.js", "items.js")
 
 
@@ -129,7 +130,8 @@ def _table(columns: Sequence[Column], arms: Sequence[Arm], name: str) -> Html:
     table = tag(
         "table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_=f"arms {name}"
     )
-    return tag("div", table, class_="wide", tabindex="0", role="region", aria_label=name)
+    wide = tag("div", table, class_="wide", tabindex="0", role="region", aria_label=name)
+    return joined(tag("p", SWIPE, class_="note swipe"), wide)
 
 
 def _sorter(column: Column) -> Html:

@@ -30,7 +30,8 @@ def verdict(arm: Arm, *, noise: bool = False) -> str | None:
 
 def p_text(value: float) -> str:
     """A p-value as one writes it."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.{3 if value < 0.0095 else 2}f}"
+    exact = value < 0.0095 or 0.045 <= value < 0.055  # so that no p at the limit reads as it
+    return "p < 0.001" if value < 0.001 else f"p = {value:.{3 if exact else 2}f}"
 
 
 def points(share: float) -> str:
@@ -57,9 +58,8 @@ def _loses(arm: Arm, noise: bool) -> str:
     if test.p_corrected < SURE:
         deed = "loses" if test.difference < 0 else "gains"
         return f"{deed} {points(test.difference)} ({p_text(test.p_corrected)})"
-    ends = f"95 % {signed(100 * test.low)} to {signed(100 * test.high)}"
     seen = f"no difference shown with {counted(test.count, 'item')}"
-    told = f"{seen} ({signed(100 * test.difference)} points, {ends})"
+    told = f"{seen} ({_figures(test)})"
     if test.items_needed <= test.count:
         return told
     return f"{told}: {test.items_needed} would be needed to see one of {100 * VISIBLE:.0f} points"
