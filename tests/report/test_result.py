@@ -85,7 +85,7 @@ def test_schema_is_current(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == schema_text(SCHEMAS[path])
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize("baseline", [True, False])
 def test_report_fits_and_is_whole(width: int, baseline: bool) -> None:
     """No line is too wide, no figure is cut, the answer stands first."""

@@ -9,6 +9,7 @@ from vtc_cli.report.result import StageBlock, TokensFileBlock
 
 NARROW = 80
 ROOMY = 100
+ROOM_FOR_NOTES = 52
 FIXED_COLUMNS = 75  # what stands beside the bar, notes included
 LONGEST_BAR = 32
 BAR = "█"
@@ -35,11 +36,12 @@ def stage_table(
     wide = width >= NARROW
     gap = 2 if width >= ROOMY else 1
     bar_columns = min(max(width - FIXED_COLUMNS - 6 * (gap - 1), 1), LONGEST_BAR) if wide else 0
-    table = _columns(wide, gap)
+    table = _columns(wide, gap, notes=width >= ROOM_FOR_NOTES)
     for phase, name, layer, tokens, kept, note in stage_rows(original, stages, kind, file):
         named = [Text(phase or name), Text(name if phase else "")] if wide else [Text(name)]
         bar = _bar(int(tokens), original, bar_columns)
-        table.add_row(*named, Text(layer), Text(tokens), *bar, Text(kept), Text(note))
+        cells = [*named, Text(layer), Text(tokens), *bar, Text(kept), Text(note)]
+        table.add_row(*cells[: len(table.columns)])
     return table
 
 
@@ -71,8 +73,8 @@ def short(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def _columns(wide: bool, gap: int) -> Table:
-    """Without room the bars and the phase go; names stay whole."""
+def _columns(wide: bool, gap: int, *, notes: bool) -> Table:
+    """Without room the bars and the phase go, then the notes; names stay whole."""
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
     table.add_column("stage", no_wrap=wide, overflow="fold")
     if wide:
@@ -82,7 +84,8 @@ def _columns(wide: bool, gap: int) -> Table:
     if wide:
         table.add_column("", no_wrap=True, style="cyan")
     table.add_column("kept", justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    if notes:
+        table.add_column("", overflow="fold")
     return table
 
 
