@@ -15,6 +15,7 @@ from vtc_cli.commands import analyze, compare, compress, explain, jobs, models, 
 from vtc_cli.commands.edge import run_guarded
 from vtc_cli.commands.output import Debug, NoProgress, Output, Quiet, Verbose, common_options
 from vtc_cli.commands.settings import EPILOG, reading_settings
+from vtc_cli.core.terminal import show
 
 # One line a command: its name and its function in `commands/`.
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -50,7 +51,7 @@ for _name, _group in GROUPS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"vtc {__version__}")
+        show(f"vtc {__version__}")
         raise typer.Exit
 
 
@@ -72,7 +73,7 @@ def root(
     """Experiments with visual-token compression in vision-language models, offline."""
     context.ensure_object(Output).update(quiet, verbose, no_progress, debug)
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        show(context.get_help())
 
 
 def run_command_line(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from vtc_cli.app import run_command_line
 from vtc_cli.metrics.answers import matches
+from vtc_cli.report.table import NO_ACCURACY
 
 EVAL = Path(__file__).parents[2] / "samples" / "eval" / "items.jsonl"
 ITEMS = 4
@@ -181,7 +182,7 @@ def test_conditions_decide_the_exit_code(
 @pytest.mark.parametrize(
     ("shape", "opening"),
     [
-        ("md", "**4 items tell little"),
+        ("md", "**few answers (4)"),
         ("csv", "recipe,budget"),
         ("html", "<!doctype html>"),
         ("table", " tiny"),
@@ -248,6 +249,7 @@ def test_random_weights_give_no_accuracy(capsys: pytest.CaptureFixture[str]) -> 
     assert captured.out.strip().startswith("random weights")
     assert "accuracy" not in captured.out.replace("no accuracy is given", "")
     assert run_command_line(["compare", *arguments, "--fail-if", "accuracy < 50", "-q"]) == 2
+    assert capsys.readouterr().err.count(f"warning: {NO_ACCURACY}\n") == 1  # --quiet hides it not
 
 
 def test_baselines_follow_what_published_settings_achieve(

@@ -39,7 +39,7 @@ def test_one_job_a_file_in_natural_order(here: Path, capsys: pytest.CaptureFixtu
     found = jobs(captured.out)
     assert [job["id"] for job in found] == ["clip.MP4", "p9", "p10.png"]
     assert found[1] == {"id": "p9", "media": "in/p9", "question": "was ist gr\u00fcn?"}
-    assert captured.err == "warning: 1 other files of the folder are left out\n"
+    assert captured.err == "warning: left out of the folder: 1 file of another kind\n"
 
 
 def test_paths_are_seen_from_the_folder_of_the_file(here: Path) -> None:

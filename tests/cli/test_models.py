@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vtc_cli.app import run_command_line
+from vtc_cli.commands.models import HAS
 from vtc_cli.core.discover import sources
 from vtc_cli.core.signals import DERIVED_SIGNALS
 from vtc_cli.models.llava import LlavaAdapter
@@ -43,6 +44,31 @@ def test_every_family_is_listed_with_its_signals(capsys: pytest.CaptureFixture[s
     assert found["llava"]["signals"] == sorted({*LlavaAdapter.provides, *DERIVED_SIGNALS})
     assert found["llava"]["architectures"] == ["llava"]
     assert found["llava"]["shapes"] == ["llava-1.5-13b", "llava-1.5-7b"]
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("width", [80, 40])
+def test_the_table_marks_what_json_lists(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row a signal, a column a family; in a narrow terminal block by block, none left out."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    found = listed(capsys)
+    assert run_command_line(["models"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= width
+    table, _, legend = text.partition("\n\n")[0], *text.rpartition("\n\n")[1:]
+    names = dict(line.split()[:2] for line in legend.splitlines()[1:] if line[0] != " ")
+    assert set(names.values()) == set(found)
+    marked: dict[str, set[str]] = {name: set() for name in names.values()}
+    for line in table.splitlines():
+        signal, *marks = line.split()
+        if signal == "signal":
+            letters = marks
+        else:
+            columns = zip(letters, marks, strict=True)
+            [marked[names[letter]].add(signal) for letter, mark in columns if mark == HAS]
+    assert marked == {name: set(row["signals"]) for name, row in found.items()}  # type: ignore[call-overload]
 
 
 @pytest.mark.usefixtures("bare")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from vtc_cli.app import run_command_line
+from vtc_cli.report.table import NO_ACCURACY
 
 ROOT = Path(__file__).parents[2]
 NARROW = ["--model", "narrow:llava", "--max-new-tokens", "3"]
@@ -47,8 +48,10 @@ def test_json_has_the_contract(picture: Path, capsys: pytest.CaptureFixture[str]
 def test_the_full_recipe_compresses_nothing(
     picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command_line(["run", str(picture), "what is it?", "--json", *NARROW]) == 0
-    result = json.loads(capsys.readouterr().out)
+    assert run_command_line(["run", str(picture), "what is it?", "--json", "-q", *NARROW]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == f"warning: {NO_ACCURACY}\n"  # --quiet hides it not
+    result = json.loads(captured.out)
     assert result["recipe"]["name"] == "full"
     assert result["tokens"]["per_layer"] == [576] * 32
     assert result["kv"]["bytes"] == result["kv"]["full_bytes"]

@@ -67,7 +67,7 @@ def test_compress_and_run_of_its_tokens_are_the_direct_run(
     assert list(head.input.timestamps) == report["input"]["timestamps"] == [0.64, 1.12, 1.64, 2.12]
     with Image.open(tmp_path / "x.png") as drawn:
         assert drawn.width > 4 * 240
-    capsys.readouterr()
+    assert " (video) " in capsys.readouterr().out
     assert run_command_line(["run", clip, "what moves?", *common, *frames, *ANSWER, "--json"]) == 0
     direct = json.loads(capsys.readouterr().out)
     tokens = ["--tokens", str(tmp_path / "x.safetensors")]

@@ -17,6 +17,7 @@ from tests.jobs.support import ROOT, Values, comparable, items, lines_of, write_
 from vtc_cli.app import run_command_line
 from vtc_cli.jobs.results_file import ResultsFile
 from vtc_cli.report.result import BatchLine, BatchResult, Failure
+from vtc_cli.report.table import NO_ACCURACY
 
 RECIPES: list[Values] = [
     {},
@@ -50,6 +51,16 @@ def run_batch(jobs: list[Any], *arguments: str) -> int:
     return run_command_line(
         ["run", "--batch", "jobs.jsonl", "-o", "results.jsonl", *SHORT, *arguments]
     )
+
+
+@pytest.mark.usefixtures("here")
+def test_random_weights_are_named_once_and_quiet_hides_it_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for quiet in ([], ["-q"]):
+        options = ["-m", "narrow:llava", "--no-resume", *quiet]
+        assert run_batch(list(items(2)), *options) == 0
+        assert capsys.readouterr().err == f"warning: {NO_ACCURACY}\n"
 
 
 def test_each_line_is_the_result_of_a_single_run(

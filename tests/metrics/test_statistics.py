@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import comb
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from scipy.stats import binomtest, bootstrap, false_discovery_control
 from vtc_cli.metrics.statistics import (
     Paired,
     holm,
+    items_to_see,
     mcnemar,
+    mcnemar_power,
     paired_interval,
     pareto_front,
     signed_rank,
@@ -44,6 +47,32 @@ def test_mcnemar_is_a_fair_coin(table: Paired) -> None:
     thrown = table.first_only + table.second_only
     if thrown:
         assert mcnemar(table) == pytest.approx(binomtest(table.first_only, thrown).pvalue)
+
+
+def test_power_agrees_with_experiments_and_with_the_closed_form() -> None:
+    """0 of 11 items differ: 847 are needed. Experiments are drawn, tested by `coin` and counted."""
+    table = Paired(8, 0, 0, 3)
+    share = binomtest(0, 11).proportion_ci(method="wilson").high
+    needed = items_to_see(0.05, table)
+    normal = NormalDist()
+    root = normal.inv_cdf(0.975) * share**0.5 + normal.inv_cdf(0.8) * (share - 0.0025) ** 0.5
+    assert (root / 0.05) ** 2 <= needed <= 1.1 * (root / 0.05) ** 2  # Connor 1987
+    chance, runs = np.random.default_rng(0), 4000
+    differ = chance.binomial(needed, share, runs)
+    wins = chance.binomial(differ, (1 + 0.05 / share) / 2)
+    pairs = list(zip(wins.tolist(), (differ - wins).tolist(), strict=True))
+    known = {pair: coin(Paired(0, *pair, 0)) < 0.05 for pair in set(pairs)}
+    shown = sum(known[pair] for pair in pairs) / runs
+    spread = (0.8 * 0.2 / runs) ** 0.5
+    assert shown == pytest.approx(mcnemar_power(needed, 0.05, share), abs=4 * spread)
+    assert 0.8 <= mcnemar_power(needed, 0.05, share) < 0.81
+
+
+def test_power_by_hand() -> None:
+    """Every item differs and one side always wins: below 6 items the test can show nothing."""
+    assert [round(mcnemar_power(n, 1.0, 1.0), 12) for n in (1, 5, 6, 20)] == [0, 0, 1, 1]
+    assert mcnemar_power(6, 0.5, 1.0) == pytest.approx(0.75**6 + 0.25**6)
+    assert items_to_see(0.05, Paired(380, 10, 10, 0)) < items_to_see(0.05, Paired(300, 50, 50, 0))
 
 
 def test_pairs_are_counted_by_kind() -> None:

@@ -9,12 +9,14 @@ from itertools import product
 
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy.stats import binomtest
 
 from tests.report.comparisons import a_pass, an_item, head, judged, mask_of
+from vtc_cli.core.console import Console
 from vtc_cli.core.errors import UsageError
+from vtc_cli.metrics.statistics import Paired, items_to_see
 from vtc_cli.report.compare.build import summarise
+from vtc_cli.report.compare.columns import cost_text
 from vtc_cli.report.compare.condition import check_known, failing, parse_condition
 from vtc_cli.report.compare.formats import as_csv, as_markdown
 from vtc_cli.report.compare.mask import packed
@@ -120,7 +122,10 @@ def test_verdicts_say_what_the_tests_say(rows: Rows) -> None:
     found = summary(rows)
     good, bad = (arm(found, f"{name} 4").verdict or "" for name in ("good", "bad"))
     assert "saves 50 % of prefill FLOPs and 60 % of the KV cache" in good
-    assert "loses 3.3 points (p = 0.50, could be chance)" in good
+    test = arm(found, "good 4").against_full
+    assert test is not None and test.items_needed > COUNT
+    assert "no difference shown with 60 items (\u22123.3 points, p = 0.50)" in good
+    assert f": {test.items_needed} would be needed to see one of 5 points" in good
     assert "beats random (+30.0 points, p < 0.001)" in good
     assert "the vision tower limits its speed (70 % of the first token)" in good
     assert "first token 2.0x sooner" in good
@@ -139,7 +144,34 @@ def test_what_the_correction_takes_away_is_not_claimed(rows: Rows) -> None:
     unsure = good.model_copy(update={"against": {"random": test}, "against_full": own})
     told = verdict(unsure) or ""
     assert "not shown better than random (+30.0 points, p = 0.20)" in told
-    assert "loses 3.3 points (p = 0.30, could be chance)" in told
+    assert "loses" not in told and "no difference shown with 60 items" in told
+    enough = own.model_copy(update={"count": own.items_needed})
+    told = verdict(unsure.model_copy(update={"against_full": enough})) or ""
+    assert "no difference shown" in told and "would be needed" not in told
+
+
+def test_few_items_carry_no_claim() -> None:
+    """Eleven items answered alike: nothing is said to be equal, the count that would show it is."""
+    answers = [True] * 5 + [False] * 6
+    table = {("full", ""): answers, ("same", "4"): answers}
+    told = arm(summary(judged(table, ["same"], ["4"], [])), "same 4").verdict or ""
+    needed = items_to_see(0.05, Paired(5, 0, 0, 6))
+    assert "no difference shown with 11 items (0.0 points" in told
+    assert f": {needed} would be needed to see one of 5 points" in told
+    assert "as accurate" not in told
+
+
+def test_what_reads_alike_makes_no_front() -> None:
+    """Costs of 40.01 and 40.04 % are both shown as 40.0 %: the better answers alone are marked."""
+    table = {("full", ""): [True] * 4}
+    rows = judged(table, [], ["4"], [])
+    for name, cost, answers in (("a", 0.4001, "no"), ("b", 0.4004, "yes"), ("c", 0.3994, "no")):
+        for item in range(4):
+            rows.take(a_pass(f"i{item}", name, "4", answers if item else "yes", cost=cost))
+    rows.head = head(["a", "b", "c"], ["4"], [])
+    found = summary(rows)
+    assert [one.name for one in found.arms if one.on_front] == ["b 4", "c 4"]
+    assert [cost_text(arm(found, f"{name} 4")) for name in "abc"] == ["40.0 %", "40.0 %", "39.9 %"]
 
 
 def test_without_answers_closeness_is_compared() -> None:

@@ -218,6 +218,39 @@ def test_nothing_is_wider_than_the_window(
     assert places == sorted(places) and len(set(places)) == len(places)
 
 
+@pytest.mark.parametrize("width", [320, 390, 900])
+def test_text_of_the_plot_can_be_read_at_every_width(
+    page: Path, browser: Browser, width: int
+) -> None:
+    """Letters of at least 11 px as they appear, inside the window, and none over another."""
+    browser.open(page, width=width, height=740)
+    script = """const scale = document.querySelector(".plot").getScreenCTM().a;
+        return [...document.querySelectorAll(".plot text")].map((t) => {
+          const b = t.getBoundingClientRect(), size = parseFloat(getComputedStyle(t).fontSize);
+          return [size * scale, b.left, b.top, b.right, b.bottom];
+        }).filter(([, left, , right]) => right > left)"""
+    texts = browser.run(script)
+    assert len(texts) > 10
+    assert min(size for size, *_ in texts) >= 11
+    assert all(left >= 0 and right <= width for _, left, _, right, _ in texts)
+    for number, (_, left, top, right, bottom) in enumerate(texts):
+        for _, left2, top2, right2, bottom2 in texts[:number]:
+            apart = right <= left2 or right2 <= left or bottom <= top2 + 3 or bottom2 <= top + 3
+            assert apart, (number, left, top, left2, top2)
+
+
+def test_a_wide_table_says_that_it_moves(page: Path, browser: Browser) -> None:
+    """On a phone tables scroll in themselves, with every column and a line that says so."""
+    browser.open(page, width=390, height=740)
+    wide = """const box = document.querySelector(".wide"); box.scrollLeft = 1e6;
+        const last = box.querySelector("tbody tr").lastElementChild.getBoundingClientRect();
+        const shown = document.querySelector(".swipe").offsetHeight > 0;
+        return [box.scrollWidth > box.clientWidth, last.right <= innerWidth, shown]"""
+    assert browser.run(wide) == [True, True, True]
+    browser.open(page, width=1280)
+    assert browser.run("return document.querySelector('.swipe').offsetHeight") == 0
+
+
 def test_on_a_phone_the_plot_tells_below(page: Path, browser: Browser) -> None:
     browser.open(page, width=360, height=740)
     browser.tap('[data-arm="low 4"].point .target')

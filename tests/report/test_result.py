@@ -10,17 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tests.report import traces
 from vtc_cli.commands.explain import explain
+from vtc_cli.core.console import Console
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.trace import Trace
 from vtc_cli.report.build import build_result
 from vtc_cli.report.formats import as_text, print_result
 from vtc_cli.report.result import Result
 from vtc_cli.report.schema import SCHEMAS, schema_text
-from vtc_cli.report.table import NO_ACCURACY, render
+from vtc_cli.report.table import NO_ACCURACY, fidelity_line, render
 
 
 def made(trace: Trace | None = None, *, baseline: bool = True) -> Result:
@@ -85,7 +85,7 @@ def test_schema_is_current(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == schema_text(SCHEMAS[path])
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize("baseline", [True, False])
 def test_report_fits_and_is_whole(width: int, baseline: bool) -> None:
     """No line is too wide, no figure is cut, the answer stands first."""
@@ -136,11 +136,57 @@ def test_streams() -> None:
 
 
 def test_flat_formats() -> None:
-    """One row with dotted names; Markdown has a line a field."""
+    """One row with dotted names."""
     row = next(csv.DictReader(io.StringIO(as_text(made(), "csv"))))
     assert row["tokens.entering"] == "552" and row["information"] == ""
     assert row["baseline.fidelity.exact_match"] == "true"
-    assert "| answer | rectangle |" in as_text(made(), "md")
+
+
+def test_markdown_is_the_report() -> None:
+    """Two tables of equal rows: what each stage left, and the figures of the terminal's report."""
+    text = as_text(made(), "md")
+    tables = [b.splitlines() for b in text.split("\n\n") if b.startswith("|")]
+    assert [len({line.count("|") for line in lines}) for lines in tables] == [1, 1]
+    assert tables[0][0] == "| phase | stage | layer | tokens | kept | note |"
+    assert "| prefill | dual\\_attention | 2 | 140 | 24 % |  |" in tables[0]
+    assert any(line.startswith("| LLM prefill | 4.78 GFLOPs | 1.15 GFLOPs |") for line in tables[1])
+    assert text.startswith("**rectangle**\n") and "\n\nverdict: prefill 3.0x faster" in text
+    random = made(traces.random_weights(traces.compressed()))
+    assert as_text(random, "md").startswith(f"**{NO_ACCURACY}**")
+
+
+def test_foreign_text_is_spelled_out_everywhere() -> None:
+    """Answer, question, file name, recipe, warning: in the report, piped and in Markdown."""
+    bad, shown = "[red]\x1b[2J\u202e\x9b[/]", "[red]\\x1b[2J\\u202e\\u009b[/]"
+    result = made()
+    result = result.model_copy(
+        update={
+            "answer": bad,
+            "warnings": [bad],
+            "input": result.input.model_copy(update={"path": bad, "question": f"{bad}\nverdict:"}),
+            "recipe": result.recipe.model_copy(update={"name": bad}),
+        }
+    )
+    assert printed(result, 200).count(shown) == 5
+    assert f"{shown}\\nverdict:" in printed(result, 200)
+    for text in (printed(result, 60), as_text(result, "md"), as_text(result, "json")):
+        assert not {"\x1b", "\u202e", "\x9b"} & set(text) or text == as_text(result, "json")
+    assert "\x1b" not in as_text(result, "json")
+
+
+def test_the_verdict_is_its_words_alone() -> None:
+    """The field has no label, the report has."""
+    result = made()
+    assert result.verdict.startswith("prefill 3.0x faster")
+    assert f"verdict: {result.verdict[:30]}" in printed(result, 200)
+
+
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    result = made()
+    assert result.baseline is not None
+    for delta, shown in ((-0.0001, " 0.000 "), (0.0001, " 0.000 "), (-0.02, " -0.020 ")):
+        close = result.baseline.fidelity.model_copy(update={"answer_nll_delta": delta})
+        assert f"full answer{shown}nats" in fidelity_line(result, close)
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,18 @@ from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.media import Media
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.core.trace import Trace
-from vtc_cli.report.overlay import draw_overlay
-from vtc_cli.report.strips import PANEL_PIXELS, draw_media, save_media, shown_frames
+from vtc_cli.report.overlay import draw_overlay, text_width
+from vtc_cli.report.strips import (
+    PANEL_PIXELS,
+    Strip,
+    _sheet,
+    draw_media,
+    save_media,
+    shown_frames,
+)
 
 FRAMES, SIDE = 3, 2
+PIXELS = 400  # of a panel: three of them have room for the whole frame
 COLOURS = ((200, 40, 40), (40, 160, 60), (40, 60, 200))
 
 
@@ -56,9 +64,9 @@ def sheet() -> np.ndarray:
 
 def panels(pixels: np.ndarray, row: int) -> list[np.ndarray]:
     """The panels of a strip, found by the place that the sheet gives them."""
-    first = 24 + row * (26 + 20 + PANEL_PIXELS + 20) + 26 + 20
-    lefts = [24 + column * (PANEL_PIXELS + 8) for column in range(FRAMES)]
-    return [pixels[first : first + PANEL_PIXELS, left : left + PANEL_PIXELS] for left in lefts]
+    first = 24 + row * (26 + 20 + PIXELS + 20) + 26 + 20
+    lefts = [24 + column * (PIXELS + 8) for column in range(FRAMES)]
+    return [pixels[first : first + PIXELS, left : left + PIXELS] for left in lefts]
 
 
 def test_the_first_strip_shows_the_frames_in_time() -> None:
@@ -70,9 +78,9 @@ def test_each_frame_of_a_stage_shows_what_became_of_its_own_patches() -> None:
     gone, merged, kept = panels(sheet(), 1)
     corner = gone[5, 5].tolist()
     assert len(set(corner)) == 1 and max(corner) < 90  # grey and dark
-    assert (np.abs(merged[60, 60].astype(int) - COLOURS[1]) <= 2).all()
-    assert (np.abs(merged[120, 120].astype(int) - COLOURS[1]) <= 2).all()  # no line inside
-    assert merged[:6, 120].min(axis=1).max() > 150 > merged[:, 120].min(axis=1)[10:-10].max()
+    assert (np.abs(merged[100, 100].astype(int) - COLOURS[1]) <= 2).all()
+    assert (np.abs(merged[200, 200].astype(int) - COLOURS[1]) <= 2).all()  # no line inside
+    assert merged[:6, 200].min(axis=1).max() > 150 > merged[:, 200].min(axis=1)[10:-10].max()
     assert (kept == np.array(COLOURS[2])).all()
 
 
@@ -92,7 +100,7 @@ def test_a_picture_keeps_its_panels(tmp_path: Path) -> None:
     assert draw_media(*one).tobytes() == draw_overlay(*one).tobytes()
     save_media(tmp_path / "x.webp", trace(), video(), boxes())
     with Image.open(tmp_path / "x.webp") as drawn:
-        assert drawn.format == "WEBP" and drawn.width >= 3 * PANEL_PIXELS
+        assert drawn.format == "WEBP" and drawn.width >= 3 * PIXELS
 
 
 @pytest.mark.parametrize(
@@ -101,6 +109,17 @@ def test_a_picture_keeps_its_panels(tmp_path: Path) -> None:
 )
 def test_of_many_frames_those_in_the_middle_of_equal_parts(frames: int, shown: list[int]) -> None:
     assert shown_frames(frames) == shown
+
+
+def test_many_panels_are_smaller_and_labels_keep_apart() -> None:
+    """Two views of a narrow picture stand as far apart as their labels are wide."""
+    tall = Image.new("RGB", (91, 640))
+    strip = Strip("the picture", "2 views", ["overview", "a long label of a view"], [tall, tall])
+    drawn = _sheet([strip], [])
+    assert drawn.width >= 91 + text_width("a long label of a view") + 48 and drawn.height >= 640
+    wide = [Image.new("RGB", (640, 480))] * 8
+    eight = Strip("the video", "8 frames", [f"{n}.00 s" for n in range(8)], wide)
+    assert _sheet([eight], []).width == 8 * (PANEL_PIXELS + 8) - 8 + 48
 
 
 def test_never_more_than_eight_and_never_one_twice() -> None:

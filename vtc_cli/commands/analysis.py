@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-SILENT = Output(quiet=True)  # the bar of the analysis is on the terminal already
+SILENT = Output(no_progress=True)  # the bar of the analysis is on the terminal already
 DEFAULT_QUESTION = "what is in the picture?"
 MATRIX: dict[str, Matrix] = {"layer_output": "hidden", "attention_output": "attention_output"}
 LADDER = (1, 3 / 4, 5 / 9, 4 / 9, 1 / 3, 2 / 9, 1 / 6, 1 / 9, 1 / 12, 1 / 18, 1 / 36, 1 / 72)

@@ -25,7 +25,7 @@ from vtc_cli.commands.analyze_options import (
     TauOption,
 )
 from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
-from vtc_cli.commands.loading import progress_bar
+from vtc_cli.commands.loading import progress_bar, warn_of_noise
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.relevance import RelevanceOption
 from vtc_cli.commands.run_options import (
@@ -52,6 +52,7 @@ from vtc_cli.commands.video_options import (
     TimeLimitOption,
 )
 from vtc_cli.core.files import write_whole
+from vtc_cli.core.terminal import show
 
 if TYPE_CHECKING:
     from vtc_cli.report.analysis import Analysis
@@ -116,6 +117,8 @@ def carry_out(options: AnalyzeOptions, output: Output) -> None:
 
     with progress_bar(output) as progress:
         analysis = measure(options, sys.argv[1:], created, progress)
+    if output.quiet and analysis.model.weights == "random":
+        warn_of_noise(output)
     for text in analysis.warnings:
         output.warn(text)
     if options.output_file is not None:
@@ -131,13 +134,12 @@ def carry_out(options: AnalyzeOptions, output: Output) -> None:
 def _print(analysis: Analysis, options: AnalyzeOptions) -> None:
     """The result on stdout, in the wanted shape."""
     if options.format == "table":
-        from rich.console import Console
-
+        from vtc_cli.core.console import Console
         from vtc_cli.report.analysis_table import render_analysis
 
         render_analysis(analysis, Console(), options.rank)
     elif options.format in ("json", "jsonl"):
-        print(analysis.model_dump_json(indent=2 if options.format == "json" else None))
+        show(analysis.model_dump_json(indent=2 if options.format == "json" else None))
     else:
         from vtc_cli.report.analysis_formats import rows
 

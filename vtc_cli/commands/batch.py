@@ -15,6 +15,7 @@ import typer
 from vtc_cli.commands.batch_options import BatchGroup
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.terminal import say, show
 
 if TYPE_CHECKING:
     from vtc_cli.commands.run_options import RunOptions
@@ -178,14 +179,14 @@ def _tell_end(error: BaseException, summary: Summary, output: Output) -> None:
         return
     command = shlex.join(["vtc", *(word for word in sys.argv[1:] if word != "--no-resume")])
     for text in summary.lines():
-        print(text, file=sys.stderr)
+        say(text)
     if isinstance(error, KeyboardInterrupt) and summary.output != "stdout":
-        print(f"go on with: {command}", file=sys.stderr)
+        say(f"go on with: {command}")
 
 
 def _print(summary: Summary, options: RunOptions) -> None:
     """The summary, as JSON or in words."""
     if options.format == "json":
-        print(json.dumps(summary.plain(), indent=2, ensure_ascii=False))
+        show(json.dumps(summary.plain(), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(summary.lines()))
+        show("\n".join(summary.lines()))

@@ -29,7 +29,7 @@ from vtc_cli.commands.compare_options import (
     ShapeOption,
 )
 from vtc_cli.commands.listing import JsonOption
-from vtc_cli.commands.loading import model_for_items, progress_bar
+from vtc_cli.commands.loading import model_for_items, progress_bar, warn_of_noise
 from vtc_cli.commands.option_group import option_group
 from vtc_cli.commands.output import Output
 from vtc_cli.commands.run_options import ExactLayersOption, FidelityOption, MaxTokensOption
@@ -42,6 +42,7 @@ from vtc_cli.commands.settings import (
 )
 from vtc_cli.commands.video_options import VideoOptions
 from vtc_cli.core.errors import CheckError, VtcError
+from vtc_cli.core.terminal import emit, say, show
 
 if TYPE_CHECKING:
     from vtc_cli.commands.compare_work import ItemDone, ItemTask
@@ -129,6 +130,8 @@ def _compared(
     from vtc_cli.report.compare.build import summarise
 
     found = summarise(rows, argv=sys.argv[1:], created=created)
+    if found.model.weights == "random":
+        warn_of_noise(output)
     for text in found.warnings:
         output.warn(text)
     if options.html is not None:
@@ -165,7 +168,7 @@ def _measured(
             _do_items(rows, items, running, output)
         except KeyboardInterrupt:
             if file is not None and not output.quiet:
-                print("the same command goes on from here", file=sys.stderr)
+                say("the same command goes on from here")
             raise
         return rows.only(item.id for item in items)
 
@@ -207,21 +210,20 @@ def _items(options: CompareOptions, folder: Path) -> list[Item]:
 def _print(found: Comparison, rows: Rows, options: CompareOptions) -> None:
     """The result on stdout, in the wanted shape."""
     if options.format == "table":
-        from rich.console import Console
-
+        from vtc_cli.core.console import Console
         from vtc_cli.report.compare.table import render
 
         render(found, Console())
     elif options.format == "json":
-        print(found.model_dump_json(indent=2))
+        show(found.model_dump_json(indent=2))
     elif options.format == "html":
         from vtc_cli.report.compare.page import page_text
 
-        sys.stdout.write(page_text(rows, found))
+        emit(page_text(rows, found))
     else:
         from vtc_cli.report.compare.formats import as_csv, as_markdown
 
-        sys.stdout.write(as_csv(found) if options.format == "csv" else as_markdown(found))
+        emit(as_csv(found) if options.format == "csv" else as_markdown(found))
 
 
 def _check_failures(found: Comparison) -> None:

@@ -41,6 +41,7 @@ from vtc_cli.commands.video_options import (
     StartOption,
     TimeLimitOption,
 )
+from vtc_cli.core.terminal import show
 
 if TYPE_CHECKING:
     from vtc_cli.commands.compress_job import Compressor
@@ -105,10 +106,9 @@ def _compress_one(options: CompressOptions, output: Output) -> None:
     for warning in report.warnings:
         output.warn(warning)
     if options.format == "json":
-        print(report.model_dump_json(indent=2, exclude={"decisions"}))
+        show(report.model_dump_json(indent=2, exclude={"decisions"}))
     else:
-        from rich.console import Console
-
+        from vtc_cli.core.console import Console
         from vtc_cli.report.compressed_table import render
 
         render(report, output_files(stem), Console())
@@ -125,9 +125,9 @@ def _compress_folder(options: CompressOptions, output: Output) -> None:
     tally = Tally(passed_over=passed_over)
     compress_all(_compressor(options, plan, output), pictures, target, tally, output)
     if options.format == "json":
-        print(json.dumps({"command": "compress", **asdict(tally)}, indent=2, ensure_ascii=False))
+        show(json.dumps({"command": "compress", **asdict(tally)}, indent=2, ensure_ascii=False))
     else:
-        print(tally.line())
+        show(tally.line())
     if tally.failed:
         raise typer.Exit(1)
 

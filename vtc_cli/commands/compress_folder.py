@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ from vtc_cli.core.errors import (
     VtcError,
 )
 from vtc_cli.core.files import sha256_of
+from vtc_cli.core.terminal import escaped, say
+from vtc_cli.core.words import counted
 
 # Decoders exist for more, but a broken file of these is a broken picture whatever it holds.
 PICTURE_ENDINGS = (
@@ -49,7 +50,7 @@ class Tally:
             f"{len(self.done)} done",
             f"{len(self.skipped)} done before",
             f"{len(self.failed)} failed",
-            f"{self.passed_over} no {'picture' if self.passed_over == 1 else 'pictures'}",
+            counted(self.passed_over, "no picture"),
         )
         return ", ".join(parts)
 
@@ -69,7 +70,9 @@ def find_pictures(folder: Path) -> tuple[list[Path], int]:
         raise MediaError(f"cannot be read: {error.strerror}", where=str(folder)) from error
     pictures = [path for path in entries if is_picture(path)]
     if not pictures:
-        found = f"no picture among {len(entries)} files" if entries else "an empty folder"
+        found = (
+            f"no picture among {counted(len(entries), 'file')}" if entries else "an empty folder"
+        )
         allowed = "a folder with pictures; sub-folders are not looked at"
         raise MediaError(found, where=str(folder), allowed=allowed)
     return pictures, len(entries) - len(pictures)
@@ -145,12 +148,12 @@ def _teller() -> Callable[[Path, VtcError], None]:
     def tell(picture: Path, error: VtcError) -> None:
         fault = (error.found, error.allowed, error.hint)
         if last == [fault]:
-            print(f"error: {picture}: the same", file=sys.stderr)
+            say(f"error: {escaped(str(picture))}: the same")
             return
         last[:] = [fault]
         if str(picture) not in (error.where or ""):
             error.where = f"{picture}: {error.where}" if error.where else str(picture)
-        print(error_block(error), file=sys.stderr)
+        say(error_block(error))
 
     return tell
 
@@ -179,9 +182,10 @@ def _bar(output: Output, total: int) -> Iterator[Callable[[], None]]:
     if not output.shows_progress:
         yield lambda: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
+
+    from vtc_cli.core.console import Console
 
     columns = (TextColumn("compressing"), BarColumn(), MofNCompleteColumn(), TimeLeft())
     with Progress(*columns, TextColumn("left"), console=Console(stderr=True)) as progress:

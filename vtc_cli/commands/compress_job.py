@@ -111,6 +111,7 @@ class Compressor:
             VtcError: the recipe does not fit, or the files cannot be written.
         """
         from vtc_cli.engine.inputs import note_input, shrink
+        from vtc_cli.report.padding import padding_warnings
         from vtc_cli.store.write import make_head, token_bytes
 
         wish = self.wish
@@ -120,6 +121,7 @@ class Compressor:
         prompt = scored(smaller, self.pair, media)
         done = self.session.compress(prompt, plan, wish.seed, stop)
         note_input(done.trace, plain, changes)
+        done.trace.warnings.extend(padding_warnings(done.trace, (media,), prompt.patch_boxes))
         origin = self._origin(stopped_after)
         tokens, decisions, overlay = output_files(stem)
         report = self._report(done, media, origin, stem)

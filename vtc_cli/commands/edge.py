@@ -17,7 +17,7 @@ from vtc_cli.commands.output import Output
 from vtc_cli.core.discover import nearest
 from vtc_cli.core.errors import MemoryExhaustedError, UsageError, VtcError
 from vtc_cli.core.memory import is_out_of_memory
-from vtc_cli.core.text import writable
+from vtc_cli.core.terminal import escaped, say
 
 INTERRUPTED = 130
 # Only a stream that was open before fails with these and without a name.
@@ -54,7 +54,7 @@ def error_block(error: VtcError, width: int | None = None) -> str:
     faults: list[VtcError] = getattr(error, "faults", [])
     title = f"error: {error.title}"
     if faults:
-        title += f": {error.found} in {error.where}"
+        title += f": {error.found} in {escaped(str(error.where))}"
     blocks = [_rows(fault, width) for fault in faults or [error]]
     return "\n".join([title, "\n\n".join(blocks)])
 
@@ -63,10 +63,10 @@ def _rows(error: VtcError, width: int | None) -> str:
     lines = []
     for label, text in error.rows():
         head = f"  {label:<{LABEL_WIDTH}}"
-        body = [text]
+        body = [escaped(text)]
         if width:
             body = textwrap.wrap(
-                text, width - len(head), break_long_words=False, break_on_hyphens=False
+                body[0], width - len(head), break_long_words=False, break_on_hyphens=False
             )
         lines.append(head + f"\n{' ' * len(head)}".join(body))
     return "\n".join(lines)
@@ -90,7 +90,8 @@ def _report(error: Exception, output: Output) -> int:
 def _tell(text: str) -> None:
     """A text on stderr; the exit code stands even where nobody can read it."""
     try:
-        print(writable(text), file=sys.stderr, flush=True)
+        say(text)
+        sys.stderr.flush()
     except OSError:
         _leave(sys.stderr)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vtc_cli.core.errors import UsageError
+from vtc_cli.core.terminal import show
 from vtc_cli.metrics.definitions import DEFINITIONS, Definition, find
 
 
@@ -17,7 +18,7 @@ def explain(
     """Print the definition of a figure, or what a stage or a recipe does."""
     definition = find(topic)
     if definition is not None:
-        typer.echo(_text(definition))
+        show(_text(definition))
     elif not _explain_stages(topic) and not _explain_recipe(topic):
         from vtc_cli.core.discover import sources
 

@@ -171,6 +171,7 @@ def do_job(
     Without `memory` its peak is not measured.
     """
     from vtc_cli.engine.inputs import note_input, shrink
+    from vtc_cli.report.padding import padding_warnings
 
     whole = session.adapter.prepare(media, question)
     if observer is not None:
@@ -192,6 +193,7 @@ def do_job(
     )
     note_input(trace, whole, changes)
     trace.warnings.extend(text for each in several(media) for text in each.warnings)
+    trace.warnings.extend(padding_warnings(trace, several(media), prompt.patch_boxes))
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
         return Outcome(trace, prompt)

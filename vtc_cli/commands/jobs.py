@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,9 @@ import typer
 
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import MediaError, UsageError
+from vtc_cli.core.terminal import show
 from vtc_cli.core.text import HALF_CHARACTER
+from vtc_cli.core.words import counted
 
 # What has the ending of a video counts as one, broken or not: its job will tell.
 VIDEO_ENDINGS = (
@@ -67,12 +68,12 @@ def jobs(
         for job in _jobs(path, base, question, recipe or [], budget)
     ]
     if output_file is None:
-        sys.stdout.write("".join(lines))
+        show("".join(lines), end="")
     else:
         write_whole(output_file, "".join(lines))
-        print(f"{len(lines)} jobs: {output_file}")
+        show(f"{counted(len(lines), 'job')}: {output_file}")
     if others:
-        output.warn(f"{others} other files of the folder are left out")
+        output.warn(f"left out of the folder: {counted(others, 'file')} of another kind")
 
 
 def _jobs(
@@ -128,7 +129,7 @@ def _media(folder: Path, output_file: Path | None) -> tuple[list[Path], int]:
     found = [path for path in entries if path.suffix.lower() in VIDEO_ENDINGS or is_picture(path)]
     if not found:
         raise MediaError(
-            f"no picture and no video among {len(entries)} files",
+            f"no picture and no video among {counted(len(entries), 'file')}",
             where=str(folder),
             allowed="a folder with pictures or videos; sub-folders are not looked at",
         )

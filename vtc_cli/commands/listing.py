@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import typer
+
+from vtc_cli.core.terminal import emit, show
+from vtc_cli.report.cells import csv_text, markdown_table
 
 Format = Literal["table", "json", "jsonl", "csv", "md"]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Shape of the result.")]
@@ -25,42 +26,31 @@ def print_rows(rows: Sequence[Row], columns: Sequence[str], shape: Format) -> No
         shape: how.
     """
     if shape == "json":
-        print(json.dumps(list(rows), indent=2, ensure_ascii=False))
+        show(json.dumps(list(rows), indent=2, ensure_ascii=False))
     elif shape == "jsonl":
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            show(json.dumps(row, ensure_ascii=False))
     elif shape == "csv":
-        print(_csv(rows, columns), end="")
+        emit(csv_text(columns, [{name: _joined(row[name]) for name in columns} for row in rows]))
     elif shape == "md":
-        print(_markdown(rows, columns))
+        show(markdown_table(columns, [[_cell(row[name]) for name in columns] for row in rows]))
     else:
         _print_table(rows, columns)
 
 
+def _joined(value: Any) -> Any:
+    """Lists as words with spaces between; the rest as it is."""
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(row[name]) for name in columns] for row in rows)
-    return buffer.getvalue()
-
-
-def _markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    cells = [[_cell(row[name]).replace("|", "\\|") for name in columns] for row in rows]
-    lines = [list(columns), ["---"] * len(columns), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "" if value is None else str(_joined(value))
 
 
 def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from vtc_cli.core.console import Console, Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):  # the first column names the row and stays whole

@@ -28,7 +28,17 @@ def load_session(
         ModelError: it cannot be loaded.
     """
     with busy(output, f"loading {model}"):
-        return _load(model, device, dtype, attn)
+        session = _load(model, device, dtype, attn)
+    if output.quiet and session.facts.weights == "random":
+        warn_of_noise(output)
+    return session
+
+
+def warn_of_noise(output: Output) -> None:
+    """Say that weights are random where no report on the terminal does."""
+    from vtc_cli.report.table import NO_ACCURACY
+
+    output.alarm(NO_ACCURACY)
 
 
 def model_for(model: str, shown: Sequence[Media]) -> str:
@@ -73,18 +83,19 @@ def busy(output: Output, text: str) -> Iterator[None]:
     if not output.shows_progress:
         yield
         return
-    from rich.console import Console
+    from vtc_cli.core.console import Console, Text
 
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(Text(text)):
         yield
 
 
 @contextmanager
 def progress_bar(output: Output) -> Iterator[Progress]:
     """A bar on stderr with the time left; silent where nobody watches."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
+
+    from vtc_cli.core.console import Console
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
     shown = output.shows_progress

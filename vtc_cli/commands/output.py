@@ -14,12 +14,19 @@ import typer
 
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.numbers import number_fault
+from vtc_cli.core.terminal import escaped, say
 from vtc_cli.core.text import HALF_CHARACTER
 
 LOGGER = logging.getLogger("vtc_cli")
 PANEL = "Output"
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No notes on stderr.", rich_help_panel=PANEL)
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="No notes on stderr but that weights are random.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Verbose = Annotated[
     int,
@@ -45,12 +52,20 @@ QUESTIONS = ("question", "then")
 INJECTED = ("output", "given")  # parameters of a command that are no options
 
 
+class _Escaping(logging.Formatter):
+    """Log lines are words for a reader too: paths and errors stand in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and a traceback if there is one."""
+        return escaped(super().format(record), lines=True)
+
+
 @dataclass
 class Output:
     """How much is said on stderr; stdout carries results only.
 
     Attributes:
-        quiet: neither warnings nor progress.
+        quiet: no progress, and no warning but that of `alarm`.
         verbose: 1 logs what happens, 2 also the small steps.
         no_progress: no bars even on a terminal.
         debug: tracebacks of errors.
@@ -64,6 +79,7 @@ class Output:
     debug: bool = False
     settings: dict[str, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    _said: set[str] = field(default_factory=set)
 
     @property
     def shows_progress(self) -> bool:
@@ -80,8 +96,14 @@ class Output:
 
     def warn(self, text: str) -> None:
         """A line on stderr that the reader must know, unless quiet."""
-        if not self.quiet:
-            print(f"warning: {text}", file=sys.stderr)
+        if not self.quiet and text not in self._said:
+            say(f"warning: {escaped(text)}")
+
+    def alarm(self, text: str) -> None:
+        """A warning that no option hides, said once: without it a reader would be misled."""
+        if text not in self._said:
+            self._said.add(text)
+            say(f"warning: {escaped(text)}")
 
     def tell_settings(self) -> None:
         """What was read outside the command line, once it is clear how much is to be said."""
@@ -94,7 +116,7 @@ class Output:
         levels = (logging.WARNING, logging.INFO, logging.DEBUG)
         LOGGER.setLevel(logging.ERROR if self.quiet else levels[min(self.verbose, 2)])
         handler = logging.StreamHandler()  # anew, for stderr may be another one by now
-        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        handler.setFormatter(_Escaping("%(name)s: %(message)s"))
         LOGGER.handlers[:] = [handler]
 
 

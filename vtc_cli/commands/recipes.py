@@ -13,6 +13,8 @@ from vtc_cli.commands.listing import FormatOption, JsonOption, print_rows
 from vtc_cli.commands.output import common_options
 from vtc_cli.commands.recipes_solve import solve
 from vtc_cli.commands.settings import EPILOG, reading_settings
+from vtc_cli.core import terminal
+from vtc_cli.core.words import counted
 
 if TYPE_CHECKING:
     from vtc_cli.recipe.load import Recipe, StageUse
@@ -49,7 +51,7 @@ def show(name: Name, as_json: JsonOption = False) -> None:
 
     recipe = load_recipe(name)
     if as_json:
-        print(json.dumps(_as_data(recipe), indent=2, ensure_ascii=False))
+        terminal.show(json.dumps(_as_data(recipe), indent=2, ensure_ascii=False))
     else:
         print_recipe(recipe)
 
@@ -69,9 +71,9 @@ def validate(names: Names = None) -> None:
             recipe = load_recipe(name)
         except VtcError as error:
             failed = True
-            print(f"{name}: not valid\n{error_block(error)}")
+            terminal.show(f"{terminal.escaped(name)}: not valid\n{error_block(error)}")
         else:
-            print(f"{name}: ok ({len(recipe.stages)} stages)")
+            terminal.show(f"{terminal.escaped(name)}: ok ({counted(len(recipe.stages), 'stage')})")
     if failed:
         raise typer.Exit(2)
 
@@ -82,7 +84,7 @@ def schema() -> None:
     """Print the JSON Schema of recipe files, with every known stage."""
     from vtc_cli.recipe.json_schema import recipe_json_schema
 
-    print(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
+    terminal.show(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
 
 
 app.command("solve", cls=reading_settings(solve), epilog=EPILOG)(common_options(solve))
@@ -161,7 +163,9 @@ def print_recipe(recipe: Recipe) -> None:
         **{f"source of {key}": text for key, text in file.source.items()},
     }
     width = max(map(len, facts)) + 2
-    print("\n".join(f"{label:<{width}}{text}" for label, text in facts.items() if text))
+    for label, text in facts.items():
+        if text:
+            terminal.show(f"{terminal.escaped(label):<{width}}{terminal.escaped(text)}")
     for use in recipe.stages:
         print_stage(use)
 
@@ -176,12 +180,12 @@ def print_stage(use: StageUse, *, whole: bool = False) -> None:
     doc = inspect.getdoc(use.cls) or ""
     doc = doc if whole else doc.partition("\n")[0]
     budget = "; follows a budget" if use.cls.meets_budget else ""
-    print(f"\n{use.cls.phase}: {use.name}{budget}\n{doc}")
+    terminal.show(f"\n{use.cls.phase}: {use.name}{budget}\n{doc}")
     if use.cls.needs:
-        print(f"needs {', '.join(sorted(use.cls.needs))}")
+        terminal.show(f"needs {', '.join(sorted(use.cls.needs))}")
     rows = _parameter_rows(use)
     if rows:
         print_rows(rows, ("parameter", "value", "default", "meaning", "source"), "table")
     for budget_tokens, values in use.overrides.items():
         settings = ", ".join(f"{key} = {value}" for key, value in values.items())
-        print(f"budget {budget_tokens}: {settings}")
+        terminal.show(terminal.escaped(f"budget {budget_tokens}: {settings}"))

@@ -43,6 +43,7 @@ from vtc_cli.commands.video_options import (
 )
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.files import write_whole
+from vtc_cli.core.terminal import show
 
 if TYPE_CHECKING:
     from vtc_cli.report.solution import Solution
@@ -154,12 +155,12 @@ def _check_apart(options: SolveOptions, path: str) -> None:
 def _print(solution: Solution, options: SolveOptions) -> None:
     """The solution on stdout, in the wanted shape."""
     if options.format in ("json", "jsonl"):
-        print(solution.model_dump_json(indent=2 if options.format == "json" else None))
+        show(solution.model_dump_json(indent=2 if options.format == "json" else None))
         return
     from vtc_cli.report.solution_table import COLUMNS, measure_rows, render_solution
 
     if options.format == "table":
-        from rich.console import Console
+        from vtc_cli.core.console import Console
 
         render_solution(solution, Console())
     else:

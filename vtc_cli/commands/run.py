@@ -53,6 +53,7 @@ from vtc_cli.commands.video_options import (
 )
 from vtc_cli.core.errors import CheckError
 from vtc_cli.core.files import write_whole
+from vtc_cli.core.terminal import show
 
 if TYPE_CHECKING:
     from vtc_cli.commands.job import Answered, Outcome, ShowText
@@ -161,7 +162,7 @@ def _answer(options: RunOptions, output: Output, live: bool) -> Answered:
 
         answered = answer_from_tokens(options, options.tokens, output, show_text)
     if live:
-        print(flush=True)
+        show("")
     return answered
 
 
@@ -210,7 +211,7 @@ def _observer() -> Observer:
 
 
 def _show(text: str) -> None:
-    print(text, end="", flush=True)
+    show(text, end="")
 
 
 def _result(options: RunOptions, answered: Answered, created: datetime) -> Result:
@@ -249,8 +250,7 @@ def _write_page(path: Path, answered: Answered, result: Result) -> None:
 
 def _print(result: Result, options: RunOptions, output: Output, *, answered: bool) -> None:
     """Print the result; an answer that was streamed is not printed twice."""
-    from rich.console import Console
-
+    from vtc_cli.core.console import Console
     from vtc_cli.report.formats import print_result
     from vtc_cli.report.table import render
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from vtc_cli.core.words import counted
+
 
 class VtcError(Exception):
     """A fault that the command edge prints as one block; subclasses fix the exit code.
@@ -61,8 +63,7 @@ class RecipeError(VtcError):
     title = "invalid recipe"
 
     def __init__(self, faults: list[VtcError], *, where: str) -> None:
-        count = len(faults)
-        super().__init__(f"{count} fault{'s' if count != 1 else ''}", where=where)
+        super().__init__(counted(len(faults), "fault"), where=where)
         self.faults = faults
 
     def __str__(self) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from vtc_cli.core.errors import UsageError, VtcError
+from vtc_cli.core.words import counted
 from vtc_cli.jobs.connecting import ClusterOptions, connected, workers_of
 from vtc_cli.jobs.doing import Result, Task, Work
 from vtc_cli.jobs.ray_worker import RayWorker, unpacked
@@ -231,7 +232,7 @@ class Cluster(Generic[Task, Result]):
                     hint="a smaller --dtype or model, or fewer --workers",
                 )
         count = sum(len(load.tasks) for load in loads)
-        self._note(f"a worker died ({reason}); {count} jobs that it had are done again")
+        self._note(f"a worker died ({reason}); {counted(count, 'job')} of it: done again")
         self._hire()
         for load in loads:
             for task in load.tasks:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Literal
 
-from vtc_cli.commands.loading import busy
+from vtc_cli.commands.loading import busy, warn_of_noise
 from vtc_cli.commands.output import Output
 from vtc_cli.jobs.cluster import Cluster
 from vtc_cli.jobs.connecting import ClusterOptions
@@ -65,6 +65,8 @@ def started(
     Raises:
         VtcError: the model cannot be loaded, the work does not fit it, or there is no cluster.
     """
+    if _is_random(work.model):
+        warn_of_noise(output)
     if engine.name == "ray":
         cluster = Cluster(work, engine.cluster, note)
         with busy(output, f"starting workers with {work.model}"):
@@ -78,3 +80,12 @@ def started(
     yield Running(
         doer.told, partial(local_results, doer=doer, batch_size=work.batch_size, note=note)
     )
+
+
+def _is_random(model: str) -> bool:
+    """Whether a name asks for random weights; a driver of a cluster loads no model to see it."""
+    if ":" not in model:
+        return False
+    from vtc_cli.models.support.load import NARROW, SHAPE
+
+    return model.startswith((NARROW, SHAPE))

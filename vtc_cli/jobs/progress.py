@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from vtc_cli.commands.output import Output
+from vtc_cli.core.terminal import escaped, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -39,9 +39,10 @@ def watching(output: Output, total: int | None, done: int) -> Iterator[Watcher]:
     if not output.shows_progress:
         yield _Quiet(output)
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
+
+    from vtc_cli.core.console import Console
 
     columns = (
         TextColumn("jobs"),
@@ -78,7 +79,7 @@ class _Quiet:
             self._print(text)
 
     def _print(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        say(escaped(text))
 
 
 class _Bar(_Quiet):
@@ -96,4 +97,4 @@ class _Bar(_Quiet):
         self._progress.update(self._task, advance=1, rate=rate)
 
     def _print(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(escaped(text))

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from vtc_cli.core.terminal import escaped
 from vtc_cli.jobs.work import Line
 
 
@@ -91,7 +92,7 @@ class Summary:
         if self.judged:
             told.append(f"{self.right} of {self.judged} answers as expected")
         told += [f"{count} x {name}" for name, count in self.errors.most_common()]
-        return [*told, *(f"note: {note}" for note in self.notes)]
+        return [escaped(line) for line in (*told, *(f"note: {note}" for note in self.notes))]
 
     @property
     def any_failed(self) -> bool:

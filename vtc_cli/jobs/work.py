@@ -18,6 +18,7 @@ from vtc_cli.jobs.job import Job, Settings
 from vtc_cli.metrics.answers import Rule, matches
 from vtc_cli.models.support.load import TINY_VIDEO
 from vtc_cli.report.build import build_result
+from vtc_cli.report.padding import padding_warnings
 from vtc_cli.report.result import (
     SCHEMA_VERSION,
     BatchResult,
@@ -296,8 +297,10 @@ def _line_of(started: _Started) -> Line:
     """The line of a job that was decoded together with others."""
     job, trace = started.ready.task, started.read.trace
     try:
-        trace.warnings.extend([*started.media.warnings, TOGETHER])
-        outcome = Outcome(trace, started.read.request.prompt)
+        prompt, media = started.read.request.prompt, started.media
+        padding = padding_warnings(trace, (media,), prompt.patch_boxes)
+        trace.warnings.extend([*media.warnings, *padding, TOGETHER])
+        outcome = Outcome(trace, prompt)
         return _line(job, _result(job, started.media, outcome, started.created))
     except Exception as error:  # recorded in the job's line
         return failed_line(job, error, started.created)

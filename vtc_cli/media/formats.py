@@ -145,7 +145,7 @@ def _tiff_bytes(picture: Any, held: float) -> int:
     return int(compressed * part * bits / 8 * 2 + turned * area * held)
 
 
-def _too_much_memory(picture: Image.Image, needed: int, path: str | None) -> MediaError:
+def _too_much_memory(picture: ImageFile, needed: int, path: str | None) -> MediaError:
     pixels = picture.width * picture.height
     most = int(MOST_BYTES / needed * pixels)
     if most <= MOST_KEPT:  # smaller pictures are kept whole

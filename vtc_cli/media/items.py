@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from vtc_cli.core.errors import MediaError, VtcError
 from vtc_cli.core.files import open_regular
 from vtc_cli.core.text import HALF_CHARACTER
+from vtc_cli.core.words import counted
 
 FIELDS = ("id", "media", "question", "answer", "category", "match")
 NEEDED = ("media", "question")
@@ -31,8 +32,8 @@ class ItemsError(MediaError):
     title = "unusable items"
 
     def __init__(self, faults: list[VtcError], *, where: str) -> None:
-        count = f"{len(faults)}" if len(faults) < MOST_FAULTS else f"at least {MOST_FAULTS}"
-        super().__init__(f"{count} fault{'s' if len(faults) != 1 else ''}", where=where)
+        least = "" if len(faults) < MOST_FAULTS else "at least "
+        super().__init__(least + counted(len(faults), "fault"), where=where)
         self.faults = faults
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vtc_cli.core.errors import MediaError
+from vtc_cli.core.words import counted
 from vtc_cli.media.formats import check_picture, opened
 from vtc_cli.media.image import decode_picture, upright_rgb
 from vtc_cli.media.sampling import Frame, indices_at, indices_between
@@ -68,8 +69,8 @@ class AnimationReader:
             untimed += duration_s <= 0
             now_s += duration_s if duration_s > 0 else UNTIMED_S
         if untimed:
-            noun = "frame" if untimed == 1 else "frames"
-            self.notes.append(f"{untimed} {noun} without a duration: {UNTIMED_S:g} s is taken")
+            frames = counted(untimed, "frame")
+            self.notes.append(f"{frames} without a duration: {UNTIMED_S:g} s is taken")
         return begins, now_s
 
     def _breaks_off(self, index: int, error: Exception) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from vtc_cli.core.words import counted
 from vtc_cli.media.decoder import Decoder, Timed
 from vtc_cli.media.sampling import TOLERANCE_S, Frame
 from vtc_cli.media.size import check_size
@@ -152,4 +153,4 @@ def _steps_back(time: float) -> Iterator[float]:
 
 
 def _counted(count: int, noun: str, text: str) -> list[str]:
-    return [f"{count} {noun}{'s' if count > 1 else ''} {text}"] if count else []
+    return [f"{counted(count, noun)} {text}"] if count else []

@@ -10,6 +10,7 @@ from PIL import UnidentifiedImageError
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.core.files import open_regular
+from vtc_cli.core.words import counted
 from vtc_cli.media.files import refused
 from vtc_cli.media.formats import opened
 from vtc_cli.media.job import Content
@@ -48,7 +49,7 @@ def _folder(target: Path, path: str) -> Content:
     pictures = [entry.name for entry in files if _picture_kind(entry)]
     if not pictures:
         raise MediaError(
-            f"a folder with {len(files)} files and no picture",
+            f"a folder with {counted(len(files), 'file')} and no picture",
             where=path,
             allowed="a folder of pictures, one a frame",
             hint="name a video file itself; sub-folders are not looked at",

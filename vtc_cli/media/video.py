@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vtc_cli.core.errors import MediaError
 from vtc_cli.core.media import Media
+from vtc_cli.core.words import counted
 from vtc_cli.media.files import STDIN, Hash, local_file
 from vtc_cli.media.frame_options import FrameOptions
 from vtc_cli.media.image import image_of
@@ -136,4 +137,4 @@ def _left_out(content: Content) -> tuple[str, ...]:
         return ()
     if content.others == 1:
         return ("1 file of the folder is no picture and was left out",)
-    return (f"{content.others} files of the folder are no pictures and were left out",)
+    return (f"left out of the folder: {counted(content.others, 'file')} of another kind",)

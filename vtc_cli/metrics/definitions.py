@@ -314,6 +314,20 @@ _ALL = (
         ("mcnemar", "holm", "newcombe", "against_full", "against"),
     ),
     Definition(
+        "power",
+        "arms[].against_full.items_needed, arms[].against.NAME.items_needed",
+        "How many items `vtc compare` would need to see a difference of 5 points with a chance of "
+        "80 % in one McNemar test at 0.05. A verdict without it says `no difference shown`, never "
+        "that two are equal. Correction for many tests needs more. The share of items answered "
+        "differently is the upper end of its 95 % Wilson interval, the worst that the items allow.",
+        "power(n) = sum over k of P(k of n differ) P(the exact test rejects, k)\n"
+        "k is binomial with share d; the first wins (1 + 0.05 / d) / 2 of the k\n"
+        "about n = (1.960 sqrt(d) + 0.842 sqrt(d - 0.05^2))^2 / 0.05^2",
+        "items",
+        "exact sums; the closed form is Connor's, Biometrics 43 (1987)",
+        ("items_needed", "sample_size"),
+    ),
+    Definition(
         "hard",
         "arms[].hard, hard_by",
         "Accuracy over the hard subset of `vtc compare`: items that the full model answers rightly "
@@ -329,7 +343,8 @@ _ALL = (
         "arms[].flops.cost_ratio, arms[].on_front",
         "What an arm of `vtc compare` costs: its prefill and the compression itself over the full "
         "model's prefill. The Pareto front is drawn over it and accuracy, or without answers over "
-        "it and the mean KL.",
+        "it and the mean KL; figures that are shown alike (to 0.1 % of cost, 0.1 points) count as "
+        "equal.",
         "(prefill + compression) / full prefill, sums over items",
         "share of the full model",
         "counted as in `vtc explain flops`",

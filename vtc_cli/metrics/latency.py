@@ -149,8 +149,8 @@ def verdict(
         compressed: whether any stage ran at all.
     """
     if not compressed:
-        return "verdict: the full model" + _bottleneck(parts)
-    return f"verdict: {_gain(ideal, achieved)}{_bottleneck(parts)}"
+        return "the full model" + _bottleneck(parts)
+    return f"{_gain(ideal, achieved)}{_bottleneck(parts)}"
 
 
 def cache_verdict(parts: FirstToken | None, *, kv_ratio: float, achieved: float | None) -> str:
@@ -170,7 +170,7 @@ def cache_verdict(parts: FirstToken | None, *, kv_ratio: float, achieved: float 
     else:
         speed = f"a token {1 / achieved:.1f}x slower"
     held = f"the cache holds {kv_ratio:.2f} of the full model's bytes"
-    return f"verdict: {held}, {speed}, the prefill is not shortened{_bottleneck(parts)}"
+    return f"{held}, {speed}, the prefill is not shortened{_bottleneck(parts)}"
 
 
 def _gain(ideal: float, achieved: float | None) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from functools import cache
+from math import ceil, sqrt
 
+ALPHA, POWER = 0.05, 0.8
 FEWEST_FOR_RANKS = 6  # with fewer pairs the signed-rank test cannot reach p < 0.05
 
 
@@ -64,6 +66,62 @@ def mcnemar(table: Paired) -> float:
 
     square = [[table.both, table.first_only], [table.second_only, table.neither]]
     return min(float(test(square, exact=True).pvalue), 1.0)
+
+
+def mcnemar_power(items: int, difference: float, discordant: float, alpha: float = ALPHA) -> float:
+    """How often McNemar's exact test over `items` pairs shows a true difference at level `alpha`.
+
+    The number of items that only one of the two answers rightly is binomial with the share
+    `discordant`; of k such items the first wins a binomial number with the share
+    (1 + difference / discordant) / 2, and the test rejects in both tails of the fair coin that hold
+    at most alpha / 2 each. Both sums are taken whole, so that no normal approximation is made.
+
+    Args:
+        items: pairs.
+        difference: of the two accuracies, 0 < difference <= discordant.
+        discordant: share of items that only one of the two answers rightly.
+        alpha: of the two-sided test.
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    thrown = np.arange(items + 1)
+    tail = binom.ppf(alpha / 2, thrown, 0.5)  # the largest count whose tail is small enough
+    tail -= binom.cdf(tail, thrown, 0.5) > alpha / 2
+    share = (1 + difference / discordant) / 2
+    rejected = binom.cdf(tail, thrown, share) + binom.sf(thrown - tail - 1, thrown, share)
+    return float(binom.pmf(thrown, items, discordant) @ np.where(tail < 0, 0.0, rejected))
+
+
+def items_to_see(difference: float, table: Paired, power: float = POWER) -> int:
+    """How many items McNemar's exact test needs to show a difference with that power.
+
+    The share of items answered differently is the upper end of its 95 % Wilson interval over
+    `table` (at least `difference`): few items leave it open, and the least favourable share that
+    they allow promises nothing that they do not show. The search begins at the closed form of
+    Connor, "Sample size for testing differences in proportions for the paired-sample design",
+    Biometrics 43 (1987), n = (z_a sqrt(d) + z_b sqrt(d - difference^2))^2 / difference^2 with the
+    share d, and goes on in steps of 1 % until the exact power is reached.
+
+    Args:
+        difference: of the two accuracies, 0 < difference < 1.
+        table: what was observed, at least one item.
+        power: chance of showing the difference.
+    """
+    _, most = wilson(table.first_only + table.second_only, table.count)
+    return _items_to_see(difference, max(most, difference), power)
+
+
+@cache
+def _items_to_see(difference: float, share: float, power: float) -> int:
+    from scipy.stats import norm
+
+    sure, likely = norm.ppf(1 - ALPHA / 2), norm.ppf(power)
+    root = sure * sqrt(share) + likely * sqrt(share - difference**2)
+    items = ceil((root / difference) ** 2)
+    while mcnemar_power(items, difference, share) < power:
+        items += ceil(items / 100)
+    return items
 
 
 def paired_interval(table: Paired) -> tuple[float, float]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from vtc_cli.core.words import counted
+
 if TYPE_CHECKING:
     from vtc_cli.core.trace import StageRecord, Trace
 
@@ -162,8 +164,7 @@ def _layers(places: list[int]) -> str:
 def _stage_count(record: StageRecord) -> StageCount:
     note = record.decision.note
     if record.steps:
-        tokens = "token" if record.steps == 1 else "tokens"
-        note = f"after {record.steps} {tokens}" + (f": {note}" if note else "")
+        note = f"after {counted(record.steps, 'token')}" + (f": {note}" if note else "")
     return StageCount(
         stage=record.stage,
         phase=record.phase,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from vtc_cli.core.console import Console, Text
+from vtc_cli.core.words import counted, fixed
 from vtc_cli.report.analysis import (
     Analysis,
     AssociationBlock,
@@ -55,7 +55,9 @@ def _head(analysis: Analysis) -> list[str]:
     ]
     if analysis.data is not None:
         data = analysis.data
-        lines.append(f"{data.path} · {data.items} inputs, {data.answered} with an answer")
+        lines.append(
+            f"{data.path} · {counted(data.items, 'input')}, {data.answered} with an answer"
+        )
     if analysis.input is not None:
         media = analysis.input
         lines.append(f'{media.path} {media.width}x{media.height} · "{media.question}"')
@@ -121,7 +123,7 @@ SWEEP_COLUMNS: tuple[tuple[str, Callable[[PointBlock], str]], ...] = (
     ("energy", lambda point: f"{point.energy_kept:.3f}"),
     ("ICS", lambda point: f"{point.ics_kept:.3f}"),
     ("KL", lambda point: f"{point.kl_first_token:.3g}"),
-    ("NLL", lambda point: f"{point.answer_nll_delta:+.3g}"),
+    ("NLL", lambda point: fixed(point.answer_nll_delta, 3, signed=True)),
     ("same", lambda point: f"{100 * point.exact_match:.0f} %"),
 )
 
@@ -156,7 +158,9 @@ def _association_table(found: list[AssociationBlock]) -> Table:
 
 
 def _rho(found: Correlation | None) -> tuple[str, str]:
-    return ("-", "-") if found is None else (f"{found.rho:+.2f}", f"{found.p_value:.2g}")
+    return (
+        ("-", "-") if found is None else (fixed(found.rho, 2, signed=True), f"{found.p_value:.2g}")
+    )
 
 
 def _table(title: str, columns: list[str]) -> Table:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from statistics import fmean
 
 from rich.table import Table
-from rich.text import Text
 
+from vtc_cli.core.console import Text
 from vtc_cli.report.result import Result, TimeBlock
 from vtc_cli.report.units import flops, milliseconds, size
 
 Row = tuple[str, str, str, str, str]
+COLUMNS = ("", "full", "compressed", "ratio")
 ROOM_FOR_NOTES = 72
+ROOM_FOR_NAMES = 52
 
 
 def comparison_table(result: Result, width: int) -> Table:
     """Operations, cache, times and memory, numbers right-aligned with their units."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", no_wrap=True)
-    for title in ("full", "compressed", "ratio"):
+    tight = width < ROOM_FOR_NAMES  # names break then, figures never
+    gap = 1 if tight else 2
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=not tight, overflow="fold")
+    for title in COLUMNS[1:]:
         table.add_column(title, justify="right", no_wrap=True)
     if width >= ROOM_FOR_NOTES:
         table.add_column(spread_title(result.time_ms), overflow="fold")

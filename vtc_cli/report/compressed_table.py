@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.text import Text
 
+from vtc_cli.core.console import Console, Text
+from vtc_cli.core.words import counted
 from vtc_cli.report.compressed import CompressedReport
 from vtc_cli.report.stages import stage_table
 from vtc_cli.report.table import WIDEST
@@ -28,7 +29,8 @@ def render(report: CompressedReport, files: Sequence[Path], console: Console) ->
     width = min(console.width, WIDEST)
     tokens = report.tokens
     parts: list[RenderableType] = [Text(line) for line in _head(report)]
-    parts += ["", stage_table(tokens.original, tokens.by_stage, width), "", Text(_left(report))]
+    stages = stage_table(tokens.original, tokens.by_stage, width, report.input.kind)
+    parts += ["", stages, "", Text(_left(report))]
     sizes = [f"{path.name} {size(path.stat().st_size)}" for path in files]
     parts += [Text(" · ".join(sizes)), Text(f"in {files[0].parent}")]
     console.print(Padding(Group(*parts), (0, 1)), width=width, soft_wrap=False)
@@ -50,7 +52,7 @@ def _head(report: CompressedReport) -> list[str]:
 def _left(report: CompressedReport) -> str:
     """Counts in words."""
     tokens = report.tokens
-    entering = f"{tokens.original} tokens, {tokens.entering} enter the decoder"
+    entering = f"{counted(tokens.original, 'token')}, {tokens.entering} enter the decoder"
     last = next((d for d in reversed(report.decisions) if d.phase == "prefill"), None)
     if last is None:
         return entering

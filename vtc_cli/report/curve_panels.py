@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from vtc_cli.core.terminal import escaped
 from vtc_cli.report.analysis import Analysis, LayerRun, PointBlock, Sweep
 from vtc_cli.report.result import InformationLayer
 
@@ -61,7 +62,7 @@ def panels(analysis: Analysis, rank: Rank | None = None) -> list[Panel]:
 def heats(analysis: Analysis) -> list[Heat]:
     """A diagram of attention by head for each run."""
     return [
-        Heat(run.recipe.name, [block.mass for block in run.heads])
+        Heat(escaped(run.recipe.name), [block.mass for block in run.heads])
         for run in analysis.runs or []
         if run.heads
     ]
@@ -85,7 +86,7 @@ def _layer_panels(runs: list[LayerRun], rank: Rank | None, tau: float) -> list[P
 def _line(run: LayerRun, read: Read) -> Series:
     pairs = [(layer.layer, read(layer)) for layer in run.layers]
     known = [(float(x), float(y)) for x, y in pairs if y is not None]
-    return Series(run.recipe.name, [x for x, _ in known], [y for _, y in known])
+    return Series(escaped(run.recipe.name), [x for x, _ in known], [y for _, y in known])
 
 
 def _sweep_panels(sweeps: list[Sweep]) -> list[Panel]:
@@ -110,13 +111,15 @@ def _sweep_panels(sweeps: list[Sweep]) -> list[Panel]:
 
 
 def _curve(sweep: Sweep, read: Callable[[PointBlock], float]) -> Series:
-    return Series(sweep.select, [p.kept for p in sweep.points], [read(p) for p in sweep.points])
+    return Series(
+        escaped(sweep.select), [p.kept for p in sweep.points], [read(p) for p in sweep.points]
+    )
 
 
 def _accuracy(sweep: Sweep) -> Series:
     points = [point for point in sweep.points if point.correct is not None]
     return Series(
-        sweep.select,
+        escaped(sweep.select),
         [point.kept for point in points],
         [point.correct or 0.0 for point in points],
         [point.correct_low or 0.0 for point in points],

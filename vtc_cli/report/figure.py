@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtc_cli.core.files import write_whole
+from vtc_cli.core.terminal import escaped
+from vtc_cli.core.words import counted
 from vtc_cli.report.analysis import Analysis
 from vtc_cli.report.curve_panels import Heat, Panel, Series, heats, panels
 from vtc_cli.report.marks import PALETTE
@@ -37,6 +39,7 @@ STYLE: Any = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.3,
     "lines.markersize": 3.2,
+    "text.parse_math": False,  # a dollar in a question is a dollar
     "svg.fonttype": "none",  # text stays text
     "pdf.fonttype": 42,
 }
@@ -77,11 +80,11 @@ def title_of(analysis: Analysis) -> str:
     random = "random weights · " if model.weights == "random" else ""
     subject = ""
     if analysis.data is not None:
-        subject = f"{Path(analysis.data.path).name}, {analysis.data.items} inputs"
+        subject = f"{Path(analysis.data.path).name}, {counted(analysis.data.items, 'input')}"
     elif analysis.input is not None:
         subject = f'{Path(analysis.input.path).name} · "{analysis.input.question}"'
     matrix = "" if analysis.curve == "heads" else f" · {analysis.matrix.replace('_', ' ')}"
-    return f"{random}{model.id}{matrix} · {subject}"
+    return escaped(f"{random}{model.id}{matrix} · {subject}")
 
 
 def _lines(axes: Any, panel: Panel) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from typing import Any, Literal
+from typing import Literal
 
-from rich.console import Console
-
+from vtc_cli.core.console import Console
+from vtc_cli.core.terminal import emit, show
+from vtc_cli.report.cells import csv_text, flat, markdown, markdown_table
+from vtc_cli.report.comparison import COLUMNS, comparison_rows, spread_title
 from vtc_cli.report.result import Result
-from vtc_cli.report.table import NO_ACCURACY, render
+from vtc_cli.report.stages import STAGE_COLUMNS, stage_rows
+from vtc_cli.report.table import NO_ACCURACY, closing, facts, render
 
 Format = Literal["table", "json", "jsonl", "csv", "md"]
 
@@ -20,16 +20,19 @@ def print_result(
 ) -> None:
     """Print a result.
 
-    A table on a terminal goes to stdout as a whole; piped, stdout gets the answer alone and the
-    report goes to stderr unless `quiet`. The other formats go to stdout and nothing else does.
+    A table on a terminal goes to stdout as a whole; piped, stdout gets the answer alone, byte for
+    byte, and the report goes to stderr unless `quiet`. The other formats go to stdout and nothing
+    else does.
     """
-    if format != "table":
-        _write(out_console, as_text(result, format))
+    if format == "csv":
+        emit(as_text(result, format), out_console.file)
+    elif format != "table":
+        show(as_text(result, format), end="", file=out_console.file)
     elif out_console.is_terminal:
         render(result, out_console)
     else:
         answers = [result.answer, *(turn.answer for turn in result.turns)]
-        _write(out_console, "\n".join(answers) + "\n")
+        emit("\n".join(answers) + "\n", out_console.file)
         if not quiet:
             render(result, err_console, answer=False)
 
@@ -40,52 +43,24 @@ def as_text(result: Result, format: Literal["json", "jsonl", "csv", "md"]) -> st
         return result.model_dump_json(indent=2) + "\n"
     if format == "jsonl":
         return result.model_dump_json() + "\n"
-    row = flat(result)
-    return _csv(row) if format == "csv" else _markdown(row, result)
+    if format == "md":
+        return _markdown(result)
+    row = flat(result.model_dump(mode="json"))
+    return csv_text(list(row), [row])
 
 
-def flat(result: Result) -> dict[str, str]:
-    """One row with dotted names; lists as JSON, null as an empty cell."""
-    cells: dict[str, str] = {}
-    _flatten("", result.model_dump(mode="json"), cells)
-    return cells
-
-
-def _flatten(prefix: str, value: Any, cells: dict[str, str]) -> None:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            _flatten(f"{prefix}.{name}" if prefix else name, inner, cells)
-    else:
-        cells[prefix] = _cell(value)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _csv(row: dict[str, str]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-    writer.writeheader()
-    writer.writerow(row)
-    return text.getvalue()
-
-
-def _markdown(row: dict[str, str], result: Result) -> str:
-    """A table of two columns; a bar inside a cell would end it."""
-    note = [NO_ACCURACY, ""] if result.model.weights == "random" else []
-    cells = {name: _one_line(value) for name, value in row.items()}
-    lines = [*note, "| field | value |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in cells.items())]) + "\n"
-
-
-def _one_line(value: str) -> str:
-    return " ".join(value.replace("|", "\\|").split())
-
-
-def _write(console: Console, text: str) -> None:
-    """Exactly this text: no wrapping at the width, no markup, no colour."""
-    console.file.write(text)
-    console.file.flush()
+def _markdown(result: Result) -> str:
+    """The report that a person reads: answer, stages, figures and verdict."""
+    tokens = result.tokens
+    random = [f"**{NO_ACCURACY}**"] if result.model.weights == "random" else []
+    rows = stage_rows(tokens.original, tokens.by_stage, result.input.kind, result.tokens_file)
+    figures = (*COLUMNS, spread_title(result.time_ms))
+    blocks = [
+        *random,
+        f"**{markdown(result.answer)}**" if result.answer.strip() else "(empty)",
+        *map(markdown, facts(result)),
+        markdown_table(STAGE_COLUMNS, rows, right=(2, 3, 4)),
+        markdown_table(figures, comparison_rows(result), right=(1, 2, 3)),
+        *(markdown(line.plain) for line in closing(result) if line),
+    ]
+    return "\n\n".join(blocks) + "\n"

@@ -14,6 +14,7 @@ PALETTE = (
     (204, 121, 167),
     (0, 114, 178),
 )
+MERGED, PADDING = "merged", "padding"  # other entries of a legend than the marks of stages
 FORMS = ("disc", "square", "triangle", "diamond", "cross")
 
 

@@ -8,9 +8,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.media import Media
+from vtc_cli.core.terminal import escaped
 from vtc_cli.core.trace import StageRecord, Trace
-from vtc_cli.report.marks import draw_mark
-from vtc_cli.report.panel import draw_panel, make_view, reduced
+from vtc_cli.core.words import counted
+from vtc_cli.report.marks import MERGED, PADDING, draw_mark
+from vtc_cli.report.panel import HATCH_LINE, draw_panel, hatch_mask, make_view, reduced
 
 PAPER = (250, 250, 248)
 INK = (28, 28, 30)
@@ -21,6 +23,8 @@ TITLE_HEIGHT = 46
 LEGEND_LINE = 26
 PANELS_A_ROW = 4
 TITLE_SIZE, TEXT_SIZE = 16, 14
+SWATCH = 18  # pixels of a square of the legend
+Legend = tuple[int | str, str]  # number of a stage, `merged` or `padding`, and what it means
 PANEL_CAPTION = tuple[str, str]
 
 
@@ -52,7 +56,7 @@ def draw_overlay(
         dropped_at[(holder < 0) & (dropped_at < 0)] = number
         panels.append(draw_panel(view, holder[index], dropped_at[index]))
     captions = [_picture_caption(trace), *(stage_caption(trace, record) for record in records)]
-    return _sheet(panels, captions, legend_lines(records, dropped_at))
+    return _sheet(panels, captions, legend_lines(records, dropped_at, padded=view.padded))
 
 
 def boxes_of(patch_boxes: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -68,7 +72,7 @@ def holder_of(record: StageRecord) -> NDArray[np.int64]:
 
 
 def _picture_caption(trace: Trace) -> PANEL_CAPTION:
-    return "the picture", f"{trace.original_tokens} tokens"
+    return "the picture", counted(trace.original_tokens, "token")
 
 
 def stage_caption(trace: Trace, record: StageRecord) -> PANEL_CAPTION:
@@ -76,7 +80,8 @@ def stage_caption(trace: Trace, record: StageRecord) -> PANEL_CAPTION:
     kind = "vision layer" if record.phase == "encoder" else "decoder layer"
     place = "after the projector" if record.layer < 0 else f"{kind} {record.layer}"
     place = "the picture itself" if record.phase == "input" else place
-    return _short(record), f"{place} · {record.after} of {trace.original_tokens} tokens"
+    tokens = counted(trace.original_tokens, "token")
+    return escaped(_short(record)), f"{place} · {record.after} of {tokens}"
 
 
 def _short(record: StageRecord) -> str:
@@ -84,30 +89,35 @@ def _short(record: StageRecord) -> str:
 
 
 def legend_lines(
-    records: list[StageRecord], dropped_at: NDArray[np.int64]
-) -> list[tuple[int | None, str]]:
-    """A line for each stage that dropped patches, one for merged patches if there are any."""
-    lines: list[tuple[int | None, str]] = []
+    records: list[StageRecord], dropped_at: NDArray[np.int64], *, padded: bool
+) -> list[Legend]:
+    """A line for each stage that dropped patches, and for merged ones and padding if there are."""
+    lines: list[Legend] = []
     for number, record in enumerate(records):
         count = int((dropped_at == number).sum())
         if count:
             layer = f" at layer {record.layer}" if record.layer >= 0 else ""
-            noun = "patch" if count == 1 else "patches"
-            lines.append((number, f"{count} {noun} dropped by {_short(record)}{layer}"))
+            patches = counted(count, "patch", "patches")
+            text = f"{patches} dropped by {escaped(_short(record))}{layer}"
+            lines.append((number, text))
     if any(not record.decision.is_pruning for record in records):
-        lines.append((None, "outlined: patches merged into one token"))
+        lines.append((MERGED, "outlined: patches merged into one token"))
+    if padded:
+        lines.append((PADDING, "hatched: padding of the model's input, no part of the picture"))
     return lines
 
 
 def _sheet(
     panels: list[Image.Image],
     captions: list[PANEL_CAPTION],
-    legend: list[tuple[int | None, str]],
+    legend: list[Legend],
 ) -> Image.Image:
-    """Panels in rows with their captions above and the legend below."""
+    """Panels in rows with their captions above and the legend below; captions are never shrunk."""
     rows = -(-len(panels) // PANELS_A_ROW)
     columns = -(-len(panels) // rows)
-    cell_width, cell_height = panels[0].width + GAP, panels[0].height + TITLE_HEIGHT + GAP
+    titles = (max(text_width(a, TITLE_SIZE), text_width(b)) for a, b in captions)
+    cell_width = max(panels[0].width, *map(round, titles)) + GAP
+    cell_height = panels[0].height + TITLE_HEIGHT + GAP
     legend_width = round(max((text_width(text) for _, text in legend), default=0)) + 40
     width = max(columns * cell_width - GAP, legend_width) + 2 * MARGIN
     height = 2 * MARGIN + rows * cell_height + LEGEND_LINE * len(legend)
@@ -116,38 +126,29 @@ def _sheet(
     for number, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
         left = MARGIN + number % columns * cell_width
         top = MARGIN + number // columns * cell_height
-        _title(canvas, left, top, caption, panel.width)
+        canvas.text((left, top), caption[0], fill=INK, font=font_of(TITLE_SIZE))
+        canvas.text((left, top + 21), caption[1], fill=SOFT_INK, font=font_of(TEXT_SIZE))
         sheet.paste(panel, (left, top + TITLE_HEIGHT))
     draw_legend(canvas, legend, MARGIN + rows * cell_height)
     return sheet
 
 
-def _title(
-    canvas: ImageDraw.ImageDraw, left: int, top: int, caption: PANEL_CAPTION, width: int
-) -> None:
-    """Two lines above a panel, small enough for its width."""
-    for text, size, colour, down in (
-        (caption[0], TITLE_SIZE, INK, 0),
-        (caption[1], TEXT_SIZE, SOFT_INK, 21),
-    ):
-        fitted = min(size, max(int(size * width / max(text_width(text, size), 1)), 8))
-        canvas.text((left, top + down), text, fill=colour, font=font_of(fitted))
-
-
-def draw_legend(
-    canvas: ImageDraw.ImageDraw, legend: list[tuple[int | None, str]], top: int
-) -> None:
+def draw_legend(canvas: ImageDraw.ImageDraw, legend: list[Legend], top: int) -> None:
     """Lines of marks and words from `top` on."""
-    for line, (stage, text) in enumerate(legend):
+    for line, (what, text) in enumerate(legend):
         middle = top + line * LEGEND_LINE + LEGEND_LINE / 2
-        box = (MARGIN, middle - 9, MARGIN + 18, middle + 9)
-        canvas.rectangle(box, fill=(62, 62, 64) if stage is not None else (150, 160, 175))
-        if stage is None:
-            canvas.rectangle(box, outline=INK, width=3)
-            inner = (box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1)
-            canvas.rectangle(inner, outline=(255, 255, 255), width=2)
+        left, up = MARGIN, round(middle) - SWATCH // 2
+        box = (left, up, left + SWATCH, up + SWATCH)
+        if isinstance(what, int):
+            canvas.rectangle(box, fill=(62, 62, 64))
+            draw_mark(canvas, what, (left + SWATCH / 2, middle), 5)
+        elif what == PADDING:
+            canvas.bitmap((left, up), hatch_mask(SWATCH), fill=HATCH_LINE)
+            canvas.rectangle(box, outline=SOFT_INK)
         else:
-            draw_mark(canvas, stage, (MARGIN + 9, middle), 5)
+            canvas.rectangle(box, fill=(150, 160, 175), outline=INK, width=3)
+            inner = (left + 1, up + 1, left + SWATCH - 1, up + SWATCH - 1)
+            canvas.rectangle(inner, outline=(255, 255, 255), width=2)
         font = font_of(TEXT_SIZE)
         canvas.text((MARGIN + 28, middle), text, fill=INK, font=font, anchor="lm")
 

@@ -16,21 +16,25 @@ PATCH_PIXELS = 10
 FINE = 2  # panels are drawn at twice their size and reduced, for smooth marks
 DARKNESS = 0.42
 MARK_SHARE = 0.2  # radius of a mark as a share of the patch
+HATCH, HATCH_GAP = 2, 4  # width of a line of padding in pixels, and one line in four widths
+HATCH_LINE, HATCH_GROUND = (186, 186, 180), (232, 232, 228)
 OUTLINE = (255, 255, 255)
 OUTLINE_EDGE = (20, 20, 20)
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A frame at panel size with its patches.
+    """What the model saw of a frame, at panel size: the frame, and padding where patches reach out.
 
     Attributes:
-        picture: the frame at twice the panel's size.
-        boxes: (rows, columns, 4) int, left, top, right, bottom of each patch, clipped to it.
+        picture: at twice the panel's size; padding is hatched.
+        boxes: (rows, columns, 4) int, left, top, right, bottom of each patch in it.
+        padded: whether there is padding.
     """
 
     picture: Image.Image
     boxes: NDArray[np.int64]
+    padded: bool
 
 
 def make_view(picture: Image.Image, patch_boxes: NDArray[np.float64]) -> View:
@@ -41,13 +45,61 @@ def make_view(picture: Image.Image, patch_boxes: NDArray[np.float64]) -> View:
         patch_boxes: (rows, columns, 4) in pixels of `picture`; padding may lie outside.
     """
     patch = float(np.median(patch_boxes[..., 2:] - patch_boxes[..., :2]))
-    longest = max(picture.size)
+    left, top, right, bottom = _plane(picture, patch_boxes)
+    longest = max(right - left, bottom - top)
     wanted = max(1.0, PATCH_PIXELS / patch, SMALLEST_PIXELS / longest)
     scale = FINE * min(wanted, LARGEST_PIXELS / longest)
-    size = (max(round(picture.width * scale), FINE), max(round(picture.height * scale), FINE))
-    boxes = np.rint(patch_boxes * scale).astype(np.int64)
-    boxes = np.clip(boxes, 0, np.array([size[0], size[1], size[0], size[1]]))
-    return View(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), boxes)
+    size, inner = _scaled(right - left, bottom - top, scale), _scaled(*picture.size, scale)
+    place = (round(-left * scale), round(-top * scale))
+    boxes = np.rint((patch_boxes - (left, top, left, top)) * scale).astype(np.int64)
+    boxes = np.clip(boxes, 0, np.array([*size, *size]))
+    shown = picture.convert("RGB").resize(inner, Image.Resampling.LANCZOS)
+    padded = size != inner
+    if padded:
+        plane = _hatched(size)
+        plane.paste(shown, place)
+        shown = plane
+    return View(shown, boxes, padded)
+
+
+def _plane(
+    picture: Image.Image, patch_boxes: NDArray[np.float64]
+) -> tuple[float, float, float, float]:
+    """The picture and every patch that reaches out of it by more than rounding."""
+    boxes = patch_boxes[patch_boxes[..., 2] > patch_boxes[..., 0]].reshape(-1, 4)
+    width, height = picture.size
+    if not boxes.size:
+        return 0.0, 0.0, width, height
+    left, top = (min(low, 0.0) for low in boxes[:, :2].min(0).tolist())
+    right, bottom = (
+        max(high, side)
+        for high, side in zip(boxes[:, 2:].max(0).tolist(), picture.size, strict=True)
+    )
+    least = max(width, height) / LARGEST_PIXELS  # a pixel of a panel
+    return (
+        left if left < -least else 0.0,
+        top if top < -least else 0.0,
+        right if right > width + least else width,
+        bottom if bottom > height + least else height,
+    )
+
+
+def _scaled(width: float, height: float, scale: float) -> tuple[int, int]:
+    return max(round(width * scale), FINE), max(round(height * scale), FINE)
+
+
+def _hatched(size: tuple[int, int]) -> Image.Image:
+    """Light ground with slanted lines: no part of any picture."""
+    ground = Image.new("RGB", size, HATCH_GROUND)
+    ground.paste(HATCH_LINE, mask=hatch_mask(*size, line=HATCH * FINE))
+    return ground
+
+
+def hatch_mask(width: int, height: int | None = None, line: int = HATCH) -> Image.Image:
+    """Slanted lines as a mask of that size, square without `height`."""
+    across, down = np.arange(width), np.arange(height or width)[:, None]
+    lines = (across + down) // line % HATCH_GAP == 0
+    return Image.fromarray(lines.astype(np.uint8) * 255)
 
 
 def draw_panel(view: View, holder: NDArray[np.int64], dropped_at: NDArray[np.int64]) -> Image.Image:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
+from vtc_cli.core.console import Console, Text
+from vtc_cli.core.terminal import emit
+from vtc_cli.core.words import counted
 from vtc_cli.report.solution import MeasureBlock, Solution
 
 NAMES = {"layer_average": "layer average", "flops": "prefill FLOPs", "kv": "KV bytes"}
@@ -34,7 +35,7 @@ def render_solution(solution: Solution, console: Console) -> None:
         console.print(Text(line))
     if solution.output is None:
         console.print()
-        print(solution.solved_recipe, end="")  # whole lines, for whoever copies it
+        emit(solution.solved_recipe)  # whole lines, for whoever copies it
     else:
         console.print(Text(f"written to {solution.output}"))
 
@@ -48,8 +49,8 @@ def _head(solution: Solution) -> str:
 def _prompt(solution: Solution) -> str:
     given, calibration = solution.input, solution.calibration
     if calibration is not None:
-        items = "item" if calibration.items == 1 else "items"
-        return f"{calibration.items} {items} of {calibration.path}, {calibration.passes} passes"
+        passes = counted(calibration.passes, "pass", "passes")
+        return f"{counted(calibration.items, 'item')} of {calibration.path}, {passes}"
     what = given.path or "a blank picture"
     frames = f", {given.frames} frames" if given.frames > 1 else ""
     return (

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from rich.table import Table
-from rich.text import Text
 
+from vtc_cli.core.console import Text
 from vtc_cli.report.result import StageBlock, TokensFileBlock
 
 NARROW = 80
 ROOMY = 100
+ROOM_FOR_NOTES = 52
 FIXED_COLUMNS = 75  # what stands beside the bar, notes included
 LONGEST_BAR = 32
 BAR = "█"
+STAGE_COLUMNS = ("phase", "stage", "layer", "tokens", "kept", "note")
+StageRow = tuple[str, str, str, str, str, str]
 
 
 def stage_table(
     original: int,
     stages: list[StageBlock],
     width: int,
+    kind: str,
     file: TokensFileBlock | None = None,
-    source: str = "picture",
 ) -> Table:
     """One row a decision; cache policies that act alike in many layers share a row.
 
@@ -27,30 +30,42 @@ def stage_table(
         original: tokens of the picture.
         stages: what each decision left.
         width: columns of the terminal.
+        kind: `image` or `video`.
         file: where the tokens came from if no tower ran.
-        source: what the first row calls the input.
     """
     wide = width >= NARROW
     gap = 2 if width >= ROOMY else 1
     bar_columns = min(max(width - FIXED_COLUMNS - 6 * (gap - 1), 1), LONGEST_BAR) if wide else 0
-    table = _columns(wide, gap)
-    blank = [Text("")] if wide else []
-    first = [Text(f"({source})"), *blank, Text(""), Text(str(original))]
-    table.add_row(*first, *_bar(original, original, bar_columns), Text(""), Text(""))
+    table = _columns(wide, gap, notes=width >= ROOM_FOR_NOTES)
+    for phase, name, layer, tokens, kept, note in stage_rows(original, stages, kind, file):
+        named = [Text(phase or name), Text(name if phase else "")] if wide else [Text(name)]
+        bar = _bar(int(tokens), original, bar_columns)
+        cells = [*named, Text(layer), Text(tokens), *bar, Text(kept), Text(note)]
+        table.add_row(*cells[: len(table.columns)])
+    return table
+
+
+def stage_rows(
+    original: int,
+    stages: list[StageBlock],
+    kind: str,
+    file: TokensFileBlock | None = None,
+) -> list[StageRow]:
+    """The cells of that table without bars: phase, name, layer, tokens, share kept, note."""
+    source = "(video)" if kind == "video" else "(picture)"
+    rows: list[StageRow] = [("", source, "", str(original), "", "")]
     protected = 0
     if file is not None:
-        entering, protected = file.entering, file.protected
-        row = [Text("(file)"), *blank, Text(""), Text(str(entering))]
-        row += [*_bar(entering, original, bar_columns), _kept(entering, original)]
-        table.add_row(*row, Text(f"{protected} protected" if protected else ""))
+        protected = file.protected
+        note = f"{protected} protected" if protected else ""
+        kept = _kept(file.entering, original)
+        rows.append(("", "(file)", "", str(file.entering), kept, note))
     for stage, layers in joined_stages(stages):
-        phase = [Text(stage.phase)] if wide else []
-        row = [*phase, Text(short(stage.stage)), _layer(stage, layers), Text(str(stage.after))]
-        row += [*_bar(stage.after, original, bar_columns)]
-        row += [_kept(stage.after, original), Text(stage_note(stage, protected))]
-        table.add_row(*row)
+        kept, note = _kept(stage.after, original), stage_note(stage, protected)
+        place = _layer(stage, layers)
+        rows.append((stage.phase, short(stage.stage), place, str(stage.after), kept, note))
         protected = stage.protected if stage.phase != "decode" else protected
-    return table
+    return rows
 
 
 def short(name: str) -> str:
@@ -58,8 +73,8 @@ def short(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def _columns(wide: bool, gap: int) -> Table:
-    """Without room the bars and the phase go; names stay whole."""
+def _columns(wide: bool, gap: int, *, notes: bool) -> Table:
+    """Without room the bars and the phase go, then the notes; names stay whole."""
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
     table.add_column("stage", no_wrap=wide, overflow="fold")
     if wide:
@@ -69,7 +84,8 @@ def _columns(wide: bool, gap: int) -> Table:
     if wide:
         table.add_column("", no_wrap=True, style="cyan")
     table.add_column("kept", justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    if notes:
+        table.add_column("", overflow="fold")
     return table
 
 
@@ -80,16 +96,16 @@ def _bar(count: int, original: int, columns: int) -> list[Text]:
     return [Text(BAR * max(filled, 1 if count else 0))]
 
 
-def _kept(count: int, original: int) -> Text:
-    return Text(f"{100 * count / original:.0f} %" if original else "")
+def _kept(count: int, original: int) -> str:
+    return f"{100 * count / original:.0f} %" if original else ""
 
 
-def _layer(stage: StageBlock, layers: list[int]) -> Text:
+def _layer(stage: StageBlock, layers: list[int]) -> str:
     if stage.layer < 0:
-        return Text("picture" if stage.phase == "input" else "projected")
+        return "picture" if stage.phase == "input" else "projected"
     kind = "vision " if stage.phase == "encoder" else ""
     places = str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
-    return Text(kind + places)
+    return kind + places
 
 
 def stage_note(stage: StageBlock, protected_before: int) -> str:

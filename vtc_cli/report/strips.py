@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from vtc_cli.core.files import write_whole
 from vtc_cli.core.layout import Raster
 from vtc_cli.core.media import Media
 from vtc_cli.core.trace import Trace
+from vtc_cli.core.words import counted
 from vtc_cli.report.overlay import (
     GAP,
     INK,
@@ -24,6 +26,7 @@ from vtc_cli.report.overlay import (
     SOFT_INK,
     TEXT_SIZE,
     TITLE_SIZE,
+    Legend,
     boxes_of,
     draw_legend,
     draw_overlay,
@@ -33,10 +36,11 @@ from vtc_cli.report.overlay import (
     stage_caption,
     text_width,
 )
-from vtc_cli.report.panel import draw_panel, make_view, reduced
+from vtc_cli.report.panel import LARGEST_PIXELS, draw_panel, make_view, reduced
 
 MOST_FRAMES = 8  # in a strip; of a longer sample those in the middle of eight equal parts
-PANEL_PIXELS = 240
+STRIP_PIXELS = 1920  # of a strip of few panels; the longer side of a panel follows from it
+PANEL_PIXELS = 240  # and is never below this
 STRIP_TITLE = 26
 PANEL_TITLE = 20
 BETWEEN = 8
@@ -120,7 +124,8 @@ def draw_strips(
         ]
         labels = [_alive(holder[raster.index]) for raster in chosen]
         strips.append(Strip(*stage_caption(trace, record), labels, panels))
-    return _sheet(strips, legend_lines(records, dropped_at))
+    padded = any(view.padded for view in views)
+    return _sheet(strips, legend_lines(records, dropped_at, padded=padded))
 
 
 def _read_frame(trace: Trace, media: Sequence[Media], raster: Raster) -> int:
@@ -145,49 +150,58 @@ def _extent(trace: Trace, media: Sequence[Media], shown: int) -> tuple[str, str]
     part = "" if shown == count else f", {shown} of them shown"
     if len(media) == 1:
         title = "the video" if media[0].kind == "video" else "the picture"
-        noun = "frames" if media[0].kind == "video" else "views"
-        return title, f"{count} {noun}{part} · {tokens} tokens"
-    return f"{len(media)} pictures and videos", f"{count} views and frames{part} · {tokens} tokens"
+        noun = "frame" if media[0].kind == "video" else "view"
+        return title, f"{counted(count, noun)}{part} · {counted(tokens, 'token')}"
+    return (
+        f"{len(media)} pictures and videos",
+        f"{count} views and frames{part} · {counted(tokens, 'token')}",
+    )
 
 
 def _alive(holder: NDArray[np.int64]) -> str:
-    count = len(np.unique(holder[holder >= 0]))
-    return f"{count} token{'' if count == 1 else 's'}"
+    return counted(len(np.unique(holder[holder >= 0])), "token")
 
 
-def _sheet(strips: list[Strip], legend: list[tuple[int | None, str]]) -> Image.Image:
+def _sheet(strips: list[Strip], legend: list[Legend]) -> Image.Image:
     """Strips one below the other, the legend at the bottom."""
-    small = [[_small(panel) for panel in strip.panels] for strip in strips]
-    cell_width, cell_height = small[0][0].width + BETWEEN, small[0][0].height
+    longest = min(max(STRIP_PIXELS // len(strips[0].panels), PANEL_PIXELS), LARGEST_PIXELS)
+    small = [[_small(panel, longest) for panel in strip.panels] for strip in strips]
+    labels = zip(*(strip.labels for strip in strips), strict=True)
+    widths = [
+        max(panel.width, *(round(text_width(label)) for label in own))
+        for panel, own in zip(small[0], labels, strict=True)
+    ]
+    lefts = [MARGIN, *(MARGIN + end for end in accumulate(width + BETWEEN for width in widths))]
+    cell_height = max(panel.height for panel in small[0])
     strip_height = STRIP_TITLE + PANEL_TITLE + cell_height + GAP
     titles = [text_width(s.title, TITLE_SIZE) + text_width(s.place) + 24 for s in strips]
     texts = max([*titles, *(text_width(text) + 40 for _, text in legend)])
-    width = max(len(small[0]) * cell_width - BETWEEN, round(texts)) + 2 * MARGIN
+    width = max(lefts[-1] - BETWEEN - MARGIN, round(texts)) + 2 * MARGIN
     height = 2 * MARGIN + len(strips) * strip_height + LEGEND_LINE * len(legend)
     sheet = Image.new("RGB", (width, height), PAPER)
     for number, (strip, panels) in enumerate(zip(strips, small, strict=True)):
-        _draw_strip(sheet, strip, panels, MARGIN + number * strip_height)
+        _draw_strip(sheet, strip, panels, MARGIN + number * strip_height, lefts)
     draw_legend(ImageDraw.Draw(sheet), legend, MARGIN + len(strips) * strip_height)
     return sheet
 
 
-def _draw_strip(sheet: Image.Image, strip: Strip, panels: list[Image.Image], top: int) -> None:
+def _draw_strip(
+    sheet: Image.Image, strip: Strip, panels: list[Image.Image], top: int, lefts: list[int]
+) -> None:
     """Titles in one line, a label above each panel."""
     canvas = ImageDraw.Draw(sheet)
     base = top + STRIP_TITLE - 8
     canvas.text((MARGIN, base), strip.title, fill=INK, font=font_of(TITLE_SIZE), anchor="ls")
     behind = MARGIN + text_width(strip.title, TITLE_SIZE) + 16
     canvas.text((behind, base), strip.place, fill=SOFT_INK, font=font_of(TEXT_SIZE), anchor="ls")
-    for column, (panel, label) in enumerate(zip(panels, strip.labels, strict=True)):
-        left = MARGIN + column * (panel.width + BETWEEN)
-        fitted = min(TEXT_SIZE, max(8, int(TEXT_SIZE * panel.width / max(text_width(label), 1))))
+    for left, panel, label in zip(lefts, panels, strip.labels, strict=False):
         place = (left, top + STRIP_TITLE)
-        canvas.text(place, label, fill=SOFT_INK, font=font_of(fitted))
+        canvas.text(place, label, fill=SOFT_INK, font=font_of(TEXT_SIZE))
         sheet.paste(panel, (left, top + STRIP_TITLE + PANEL_TITLE))
 
 
-def _small(panel: Image.Image) -> Image.Image:
-    """A panel whose longer side is that of a strip."""
-    scale = min(1.0, PANEL_PIXELS / max(panel.size))
+def _small(panel: Image.Image, longest: int) -> Image.Image:
+    """A panel whose longer side has at most that many pixels."""
+    scale = min(1.0, longest / max(panel.size))
     size = (max(round(panel.width * scale), 1), max(round(panel.height * scale), 1))
     return panel.resize(size, Image.Resampling.LANCZOS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
+from vtc_cli.core.console import Console, Text
+from vtc_cli.core.words import counted, fixed
 from vtc_cli.report.comparison import comparison_table
 from vtc_cli.report.result import FidelityBlock, Result
 from vtc_cli.report.stages import stage_table
@@ -25,11 +26,10 @@ def report(result: Result, width: int) -> RenderableType:
         width: columns of the terminal; below 80 the bars of the stage table go first.
     """
     width = min(width, WIDEST)
-    tokens = result.tokens
-    source = "video" if result.input.kind == "video" else "picture"
-    stages = stage_table(tokens.original, tokens.by_stage, width, result.tokens_file, source)
+    tokens, kind = result.tokens, result.input.kind
+    stages = stage_table(tokens.original, tokens.by_stage, width, kind, result.tokens_file)
     parts: list[RenderableType] = [_header(result, width), "", stages, ""]
-    parts += [comparison_table(result, width), "", *_closing(result)]
+    parts += [comparison_table(result, width), "", *closing(result)]
     return Padding(Group(*parts), (0, 1))
 
 
@@ -38,16 +38,17 @@ def render(result: Result, console: Console, *, answer: bool = True) -> None:
     if result.model.weights == "random":
         console.print(Padding(Text(NO_ACCURACY, style="bold"), (0, 1)))
     if answer:
-        console.print(Padding(Text(result.answer, style=f"bold {ACCENT}"), (0, 1)))
+        answer_text = Text(result.answer, style=f"bold {ACCENT}", lines=True)
+        console.print(Padding(answer_text, (0, 1)))
         console.print()
     width = min(console.width, WIDEST)
     console.print(report(result, width), width=width, soft_wrap=False)
 
 
-def _header(result: Result, width: int) -> RenderableType:
-    """Model and input, recipe and budget; two columns where there is room."""
+def facts(result: Result) -> list[str]:
+    """Model, input and question, recipe and budget, variant."""
     model, media = result.model, result.input
-    clip = f" {media.frames} frames" if media.kind == "video" else ""
+    clip = f" {counted(media.frames, 'frame')}" if media.kind == "video" else ""
     left = (
         f"{model.id} · {model.family} {model.layers} layers · "
         f"{model.device} {model.dtype} {model.attention} · {model.weights}"
@@ -58,13 +59,18 @@ def _header(result: Result, width: int) -> RenderableType:
     if result.tokens_file is not None:
         source = f"{result.tokens_file.path}, tokens of {source}"
     right = f'{source} · "{media.question}"'
-    rows = [left, right, f"{result.recipe.name} · {budget_line(result)}", _positions(result)]
+    return [left, right, f"{result.recipe.name} · {budget_line(result)}", _positions(result)]
+
+
+def _header(result: Result, width: int) -> RenderableType:
+    """The facts, in two columns where there is room."""
+    rows = [Text(fact) for fact in facts(result)]
     longest = max(len(rows[0]), len(rows[2])) + max(len(rows[1]), len(rows[3]))
     if longest + 5 > width:
-        return Group(*(Text(row) for row in rows))
+        return Group(*rows)
     grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_row(Text(rows[0]), Text(rows[1]))
-    grid.add_row(Text(rows[2]), Text(rows[3]))
+    grid.add_row(rows[0], rows[1])
+    grid.add_row(rows[2], rows[3])
     return grid
 
 
@@ -76,13 +82,13 @@ def budget_line(result: Result) -> str:
     counts = f"{tokens.entering} entering, {tokens.final} final"
     if tokens.requested is None or tokens.gap is None:
         return f"{tokens.layer_average:.1f} visual tokens (layer average), {counts}"
-    counted = ""
+    leaving = ""
     if result.recipe.fidelity == "official":
-        counted = f"{tokens.leaving_average:.1f} counted after each layer, "
-    gap = f"gap {tokens.gap:+.1f}" if abs(tokens.gap) >= 0.05 else "met"
+        leaving = f"{tokens.leaving_average:.1f} counted after each layer, "
+    gap = gap_text(tokens.gap)
     return (
         f"budget {tokens.requested:g} -> achieved {tokens.layer_average:.1f} "
-        f"(layer average, {gap}), {counted}{counts}"
+        f"(layer average, {gap}), {leaving}{counts}"
     )
 
 
@@ -90,12 +96,17 @@ def _cache_budget_line(result: Result) -> str:
     """The same where the budget is one of cache entries."""
     tokens, kv = result.tokens, result.kv
     requested, off = kv.requested or 0.0, kv.gap or 0.0
-    gap = f"gap {off:+.1f}" if abs(off) >= 0.05 else "met"
     what = "cache entries" if kv.counts == "cache_entries" else "visual cache entries"
+    achieved = f"achieved {requested + off:.1f} ({gap_text(off)})"
     return (
-        f"budget {requested:g} {what} a layer and head -> achieved {requested + off:.1f} ({gap}), "
+        f"budget {requested:g} {what} a layer and head -> {achieved}, "
         f"{tokens.layer_average:.1f} visual tokens in the prefill (layer average)"
     )
+
+
+def gap_text(gap: float) -> str:
+    """How far a budget was missed."""
+    return f"gap {fixed(gap, 1, signed=True)}" if abs(gap) >= 0.05 else "met"
 
 
 def _positions(result: Result) -> str:
@@ -103,19 +114,19 @@ def _positions(result: Result) -> str:
     return f"{recipe.fidelity} behaviour, {recipe.positions} positions"
 
 
-def _closing(result: Result) -> list[RenderableType]:
-    """Fidelity, verdict and warnings."""
-    lines: list[RenderableType] = [*_spans(result), *_turns(result)]
+def closing(result: Result) -> list[Text]:
+    """Fidelity, verdict and warnings, behind further inputs and questions."""
+    lines = [*_spans(result), *_turns(result)]
     if result.baseline is not None:
         lines.append(Text(fidelity_line(result, result.baseline.fidelity)))
-    lines.append(Text(result.verdict, style="bold"))
+    lines.append(Text(f"verdict: {result.verdict}", style="bold"))
     lines += [Text(f"warning: {warning}", style="yellow") for warning in result.warnings]
     return lines
 
 
-def _spans(result: Result) -> list[RenderableType]:
+def _spans(result: Result) -> list[Text]:
     """A line for each picture and video, if there are several."""
-    lines: list[RenderableType] = []
+    lines: list[Text] = []
     for number, span in enumerate(result.tokens.by_span):
         source = result.input if number == 0 else result.more_inputs[number - 1]
         asked = "" if span.requested is None else f" of {span.requested:.1f} asked"
@@ -125,17 +136,18 @@ def _spans(result: Result) -> list[RenderableType]:
                 f"{span.layer_average:.1f}{asked} (layer average), {span.final} final"
             )
         )
-    return [*lines, ""] if lines else []
+    return [*lines, Text()] if lines else []
 
 
-def _turns(result: Result) -> list[RenderableType]:
+def _turns(result: Result) -> list[Text]:
     """Further questions and their answers."""
-    lines: list[RenderableType] = []
+    lines: list[Text] = []
     for turn in result.turns:
         lines.append(Text(f'then "{turn.question}"'))
-        cost = f"  {turn.prompt_tokens} tokens read, first token after {turn.ttft_ms:.0f} ms"
-        lines.append(Text.assemble((turn.answer, f"bold {ACCENT}"), cost))
-    return [*lines, ""] if lines else []
+        read = counted(turn.prompt_tokens, "token")
+        cost = f"  {read} read, first token after {turn.ttft_ms:.0f} ms"
+        lines.append(Text(turn.answer, f"bold {ACCENT}", lines=True).append(cost, "default"))
+    return [*lines, Text()] if lines else []
 
 
 def fidelity_line(result: Result, fidelity: FidelityBlock) -> str:
@@ -148,7 +160,8 @@ def fidelity_line(result: Result, fidelity: FidelityBlock) -> str:
     elif fidelity.top1_agree is not None:
         parts.append("top-1 agrees" if fidelity.top1_agree else "top-1 differs")
     if fidelity.answer_nll_delta is not None:
-        parts.append(f"NLL of the full answer {fidelity.answer_nll_delta:+.3f} nats a token")
+        delta = fixed(fidelity.answer_nll_delta, 3, signed=True)
+        parts.append(f"NLL of the full answer {delta} nats a token")
     return " · ".join(parts)
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 from vtc_cli.metrics.answers import Rule, matches
 from vtc_cli.metrics.latency import timed
 from vtc_cli.metrics.statistics import pareto_front
+from vtc_cli.report.compare.columns import COST_DECIMALS
 from vtc_cli.report.compare.pairs import closer_than, corrected, paired, share_of
 from vtc_cli.report.compare.rows import FULL, Key, Pass, Rows, matched_budget
 from vtc_cli.report.compare.summary import (
@@ -31,6 +32,7 @@ from vtc_cli.report.compare.summary import (
 from vtc_cli.report.compare.verdict import verdict
 from vtc_cli.report.result import SCHEMA_VERSION, FirstTokenShares
 from vtc_cli.report.table import NO_ACCURACY
+from vtc_cli.report.units import significant
 
 HARD_BY = ("downsample", "average_pool", "uniform")  # the first that takes part
 FEW = 30
@@ -339,11 +341,20 @@ def _mean_shares(shares: Sequence[FirstTokenShares]) -> FirstTokenShares | None:
 
 
 def _on_front(arms: list[Arm], judged: bool) -> list[Arm]:
-    """Mark the arms of the Pareto front: cost against accuracy, or against closeness."""
+    """Mark the arms of the Pareto front: cost against accuracy, or against closeness.
+
+    Figures count as they are shown: a difference that no reader sees makes no front.
+    """
     placed = [(arm, gain) for arm in arms if (gain := gain_of(arm, judged)) is not None]
-    on = pareto_front([arm.flops.cost_ratio for arm, _ in placed], [gain for _, gain in placed])
+    costs = [round(100 * arm.flops.cost_ratio, COST_DECIMALS) for arm, _ in placed]
+    gains = [round(100 * gain, 1) if judged else _as_shown(gain) for _, gain in placed]
+    on = pareto_front(costs, gains)
     front = {arm.name for (arm, _), is_on in zip(placed, on, strict=True) if is_on}
     return [arm.model_copy(update={"on_front": arm.name in front}) for arm in arms]
+
+
+def _as_shown(gain: float) -> float:
+    return -float(significant(-gain).replace(" ", ""))
 
 
 def gain_of(arm: Arm, judged: bool) -> float | None:
@@ -365,7 +376,7 @@ def _warnings(rows: Rows, full: Team, answered: int, teams: Sequence[Team]) -> l
     if 0 < answered < items:
         found.append(f"{items - answered} of {items} items have no expected answer")
     if 0 < answered < FEW:
-        found.append(f"{answered} items tell little: only large differences can be seen")
+        found.append(f"few answers ({answered}): only large differences can be seen")
     if answered and len(pictures) < items:
         found.append(
             f"{items} items share {len(pictures)} pictures: intervals and tests take items as "

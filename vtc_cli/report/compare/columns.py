@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+
+from vtc_cli.core.terminal import escaped
 from vtc_cli.report.compare.summary import Against, Arm, CloserThan, Comparison, Share, Spread
-from vtc_cli.report.compare.verdict import SURE
+from vtc_cli.report.compare.verdict import MINUS, SURE, signed
 from vtc_cli.report.units import significant, size
 
-MINUS = "\N{MINUS SIGN}"
+COST_DECIMALS = 1  # of per cent, in the table, in the plot and for the front
 FRONT = "\u25c6"
 SURE_MARK = "*"
 LEAVES = {"random": 1, "downsample": 2}
@@ -48,7 +51,7 @@ def cost_columns() -> list[Column]:
         Column("average", lambda arm: f"{arm.tokens.layer_average:.1f}"),
         Column("final", lambda arm: f"{arm.tokens.final:.0f}", 7),
         Column("prefill", lambda arm: _percent(arm.flops.prefill_ratio)),
-        Column("+ own cost", lambda arm: _percent(arm.flops.cost_ratio), 8),
+        Column("+ own cost", cost_text, 8),
         Column("KV cache", lambda arm: _percent(arm.kv.ratio), 1),
         Column("first token", lambda arm: _time(arm.time_ms.ttft), 2),
         Column("sooner", _sooner, 5),
@@ -78,7 +81,7 @@ def fitted(columns: Sequence[Column], arms: Sequence[Arm], width: int, gap: int)
 
 
 def _widest(column: Column, arms: Sequence[Arm]) -> int:
-    return max(len(column.title), *(len(column.cell(arm)) for arm in arms))
+    return max(cell_len(escaped(text)) for text in (column.title, *map(column.cell, arms)))
 
 
 def _names() -> list[Column]:
@@ -151,12 +154,6 @@ def against_text(test: Against | None) -> str:
     return signed(100 * test.difference) + (SURE_MARK if test.p_corrected < SURE else " ")
 
 
-def signed(value: float) -> str:
-    """One decimal with a sign; zero has none."""
-    text = f"{abs(value):.1f}"
-    return text if text == "0.0" else f"{'+' if value > 0 else MINUS}{text}"
-
-
 def _p(test: Against | None) -> str:
     if test is None:
         return ""
@@ -190,6 +187,11 @@ def _figure(arm: Arm, name: str, *, percent: bool = False) -> str:
     if percent:
         return f"{100 * value:.0f} %"
     return significant(value) if value >= 0 else MINUS + significant(-value)
+
+
+def cost_text(arm: Arm) -> str:
+    """The cost that the Pareto front is drawn over: two arms that read alike cost the same."""
+    return f"{100 * arm.flops.cost_ratio:.{COST_DECIMALS}f} %"
 
 
 def _percent(share: float) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 
 from vtc_cli.core.files import write_whole
+from vtc_cli.core.words import counted
 from vtc_cli.report.compare.columns import (
     FRONT,
     Column,
@@ -29,6 +30,7 @@ from vtc_cli.report.page.markup import Html, joined, script_data, tag
 
 NUMBER = re.compile(r"([+\u2212-]?\d[\d ]*(?:\.\d+)?(?:e-?\d+)?)(?:.*? ([kMGT])B$)?")
 PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+SWIPE = "Every column is there: the table moves sideways."
 SCRIPTS = ("plot.js", "sorting.js", "items.js")
 
 
@@ -67,7 +69,7 @@ def page_text(rows: Rows, found: Comparison) -> str:
         cost_notes=_notes([TIMES]),
         categories=_categories(categories, found.arms),
         foot=_foot(found),
-        data=script_data("page-data", items_data(rows, found)),
+        data=script_data("page-data", items_data(rows, found), shown=True),
         result=script_data("result", json.loads(found.model_dump_json())),
     )
 
@@ -88,8 +90,8 @@ def _head(found: Comparison) -> Html:
 
 def _told(found: Comparison) -> list[str]:
     """Warnings, and failures as one of them."""
-    failed = len(found.failures)
-    return [*found.warnings, *([f"{failed} passes failed and are missing"] if failed else [])]
+    failed = counted(len(found.failures), "failed pass is missing", "failed passes are missing")
+    return [*found.warnings, *([failed] if found.failures else [])]
 
 
 def _verdicts(found: Comparison) -> Html:
@@ -128,7 +130,8 @@ def _table(columns: Sequence[Column], arms: Sequence[Arm], name: str) -> Html:
     table = tag(
         "table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_=f"arms {name}"
     )
-    return tag("div", table, class_="wide", tabindex="0", role="region", aria_label=name)
+    wide = tag("div", table, class_="wide", tabindex="0", role="region", aria_label=name)
+    return joined(tag("p", SWIPE, class_="note swipe"), wide)
 
 
 def _sorter(column: Column) -> Html:

@@ -9,6 +9,7 @@ from typing import Any
 from vtc_cli.metrics.statistics import (
     Paired,
     holm,
+    items_to_see,
     mcnemar,
     paired_interval,
     signed_rank,
@@ -16,6 +17,8 @@ from vtc_cli.metrics.statistics import (
 )
 from vtc_cli.report.compare.rows import Pass
 from vtc_cli.report.compare.summary import Against, CloserThan, Share
+
+VISIBLE = 0.05  # of two accuracies: the difference that a comparison should be able to show
 
 
 def share_of(right: Iterable[bool]) -> Share | None:
@@ -45,6 +48,7 @@ def paired(mine: Mapping[str, bool], theirs: Mapping[str, bool]) -> Against | No
         count=table.count,
         p_value=p_value,
         p_corrected=p_value,
+        items_needed=items_to_see(VISIBLE, table),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import ceil, floor, log10
 
 from vtc_cli.report.compare.build import gain_of
+from vtc_cli.report.compare.columns import cost_text
 from vtc_cli.report.compare.summary import Arm, Comparison
 from vtc_cli.report.marks import FORMS, PALETTE
 from vtc_cli.report.page.markup import Html, tag
@@ -105,14 +106,15 @@ def _frame(ticks: Sequence[float], low: float, span: float, judged: bool) -> Htm
         parts.append(tag("text", text, x=str(LEFT - 8), y=y, dy="0.32em", class_="end"))
     for percent in range(0, 101, 20):
         x = f"{_across(percent / 100):.1f}"
-        parts.append(tag("text", f"{percent} %", x=x, y=str(HEIGHT - BOTTOM + 18), class_="middle"))
+        y = str(HEIGHT - BOTTOM + 18)
+        parts.append(tag("text", f"{percent} %", x=x, y=y, class_="middle below"))
     base = f"M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"
     up = "accuracy, %" if judged else "KL to the full model, nats (up is closer)"
-    along = "prefill operations with the compression's own, share of the full model's"
+    along = "cost: prefill and compression over the full prefill"
     middle = (LEFT + WIDTH - RIGHT) / 2
     names = (
-        tag("text", up, x="8", y="14", class_="title"),
-        tag("text", along, x=str(middle), y=str(HEIGHT - 6), class_="middle title"),
+        tag("text", up, x="8", y="14", class_="title above"),
+        tag("text", along, x=str(middle), y=str(HEIGHT - 6), class_="middle title under"),
     )
     return tag("g", *parts, tag("path", d=base, class_="base"), *names, aria_hidden="true")
 
@@ -170,7 +172,7 @@ def label_lines(arm: Arm) -> list[str]:
         lines.append(f"accuracy {100 * share.share:.1f} % ({interval})")
     if arm.fidelity is not None and arm.fidelity.kl_first_token is not None:
         lines.append(f"KL {significant(arm.fidelity.kl_first_token)} nats")
-    lines.append(f"cost {100 * arm.flops.cost_ratio:.1f} % of the full prefill")
+    lines.append(f"cost {cost_text(arm)} of the full prefill")
     if arm.on_front:
         lines.append("on the Pareto front")
     return lines

@@ -35,6 +35,7 @@ class Against(Block):
         count: items that both answered.
         p_value: of no difference, two-sided.
         p_corrected: after Holm's correction over every test of the comparison.
+        items_needed: to see a difference of 5 points (`vtc explain power`).
     """
 
     difference: float
@@ -45,6 +46,7 @@ class Against(Block):
     count: int
     p_value: float
     p_corrected: float
+    items_needed: int
 
 
 class CloserThan(Block):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
+from vtc_cli.core.console import Console, Text
+from vtc_cli.core.words import counted
 from vtc_cli.report.compare.columns import (
     FRONT,
     Column,
@@ -48,11 +48,10 @@ def head_lines(found: Comparison) -> list[str]:
     """Model, items and rule."""
     model, data = found.model, found.data
     answered = f", {found.answered} with an answer, matched {found.match}" if found.judged else ""
-    noun = "item" if found.items == 1 else "items"
     return [
         f"{model.id} · {model.family} {model.layers} layers · "
         f"{model.device} {model.dtype} {model.attention} · {model.weights}",
-        f"{data.path} · {found.items} {noun}{answered}",
+        f"{data.path} · {counted(found.items, 'item')}{answered}",
     ]
 
 
@@ -61,7 +60,7 @@ def answer_note(found: Comparison) -> list[str]:
     axis = "cost and accuracy" if found.judged else "cost and KL"
     notes = [f"{FRONT} on the Pareto front of {axis}"]
     if found.tests:
-        count = f"{found.tests} test{'' if found.tests == 1 else 's'}"
+        count = counted(found.tests, "test")
         notes.append((PAIRED if found.judged else RANKED).format(count))
     if found.hard_by:
         name = NAMES.get(found.hard_by, found.hard_by)
@@ -80,8 +79,8 @@ def _cache_notes(found: Comparison) -> list[str]:
 
 
 def _refusal(one: Refused) -> str:
-    noun = "item" if one.items == 1 else "items"
-    return f"{one.recipe} {one.budget} cannot be had on {one.items} {noun}: {one.reason}"
+    items = counted(one.items, "item")
+    return f"{one.recipe} {one.budget} cannot be had on {items}: {one.reason}"
 
 
 def _section(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vtc_cli.core.words import counted, fixed
 from vtc_cli.metrics.latency import FirstToken
+from vtc_cli.report.compare.pairs import VISIBLE
 from vtc_cli.report.compare.summary import Against, Arm, CloserThan
 from vtc_cli.report.units import significant
 
 SURE = 0.05  # of a p-value after the correction
 NAMES = {"average_pool": "average pooling", "downsample": "down-sampling"}
-FEWEST_POINTS = 0.05  # below which a difference is written as none
+MINUS = "\N{MINUS SIGN}"
 
 
 def verdict(arm: Arm, *, noise: bool = False) -> str | None:
@@ -28,13 +30,19 @@ def verdict(arm: Arm, *, noise: bool = False) -> str | None:
 
 def p_text(value: float) -> str:
     """A p-value as one writes it."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.{3 if value < 0.0095 else 2}f}"
+    exact = value < 0.0095 or 0.045 <= value < 0.055  # so that no p at the limit reads as it
+    return "p < 0.001" if value < 0.001 else f"p = {value:.{3 if exact else 2}f}"
 
 
 def points(share: float) -> str:
     """A difference of accuracies in percentage points, without its sign."""
-    value = abs(100 * share)
-    return f"{value:.1f} point{'' if round(value, 1) == 1 else 's'}"
+    value = f"{abs(100 * share):.1f}"
+    return f"{value} point{'' if value == '1.0' else 's'}"
+
+
+def signed(value: float) -> str:
+    """One decimal with a sign; zero has none."""
+    return fixed(value, 1, signed=True).replace("-", MINUS)
 
 
 def _saves(arm: Arm) -> str:
@@ -47,14 +55,14 @@ def _loses(arm: Arm, noise: bool) -> str:
     test = arm.against_full
     if test is None:
         return _distance(arm, noise)
-    if 100 * abs(test.difference) < FEWEST_POINTS:
-        changed = test.mine_only + test.other_only
-        return "as accurate as the full model" + (
-            f" ({changed} verdicts differ)" if changed else ""
-        )
-    sure = "" if test.p_corrected < SURE else ", could be chance"
-    deed = "loses" if test.difference < 0 else "gains"
-    return f"{deed} {points(test.difference)} ({p_text(test.p_corrected)}{sure})"
+    if test.p_corrected < SURE:
+        deed = "loses" if test.difference < 0 else "gains"
+        return f"{deed} {points(test.difference)} ({p_text(test.p_corrected)})"
+    seen = f"no difference shown with {counted(test.count, 'item')}"
+    told = f"{seen} ({_figures(test)})"
+    if test.items_needed <= test.count:
+        return told
+    return f"{told}: {test.items_needed} would be needed to see one of {100 * VISIBLE:.0f} points"
 
 
 def _distance(arm: Arm, noise: bool) -> str:
@@ -80,9 +88,10 @@ def _beats(arm: Arm) -> list[str]:
 def _outcome(test: Against | CloserThan) -> str:
     better = test.difference > 0 if isinstance(test, Against) else test.difference < 0
     if test.p_corrected is None:
+        on = f" on {counted(test.count, 'item')}"  # too few for a test: of these alone
         if test.difference == 0:
-            return "as close to it as"
-        return "closer to it than" if better else "farther from it than"
+            return f"as close to it{on} as"
+        return f"closer to it{on} than" if better else f"farther from it{on} than"
     if test.p_corrected >= SURE:
         return "not shown better than"
     return "beats" if better else "worse than"
@@ -90,11 +99,9 @@ def _outcome(test: Against | CloserThan) -> str:
 
 def _figures(test: Against | CloserThan) -> str:
     if isinstance(test, Against):
-        if 100 * abs(test.difference) < FEWEST_POINTS:
-            return f"no difference, {p_text(test.p_corrected)}"
-        sign = "+" if test.difference > 0 else "\N{MINUS SIGN}"
-        return f"{sign}{points(test.difference)}, {p_text(test.p_corrected)}"
-    told = f"KL {'+' if test.difference >= 0 else chr(0x2212)}{significant(abs(test.difference))}"
+        noun = points(test.difference).partition(" ")[2]
+        return f"{signed(100 * test.difference)} {noun}, {p_text(test.p_corrected)}"
+    told = f"KL {'+' if test.difference >= 0 else MINUS}{significant(abs(test.difference))}"
     return told if test.p_corrected is None else f"{told}, {p_text(test.p_corrected)}"
 
 

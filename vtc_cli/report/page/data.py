@@ -81,7 +81,7 @@ def page_grid(layout: Layout) -> Grid:
 
 
 def page_steps(trace: Trace) -> list[Plain]:
-    """The picture and then one entry for each encoder and prefill record.
+    """The picture or video and then one entry for each encoder and prefill record.
 
     `tokens` (K) are the tokens left after the step in their order, `holder` (N0) the row that holds
     each patch, -1 if it is gone, `protected` the rows that no later stage may drop. `scores` and
@@ -90,7 +90,8 @@ def page_steps(trace: Trace) -> list[Plain]:
     count = trace.original_tokens
     every = list(range(count))
     whole = f"{count} patches"
-    first = {"name": "the picture", "place": whole, "short_place": whole, "phase": None}
+    name = name_of_whole(trace.layout)
+    first = {"name": name, "place": whole, "short_place": whole, "phase": None}
     start: Plain = {"layer": None, "note": "", "scores": None, "ranks": None, "protected": []}
     steps = [{**first, **start, "tokens": every, "holder": every}]
     protected = torch.zeros(count, dtype=torch.bool)
@@ -98,6 +99,11 @@ def page_steps(trace: Trace) -> list[Plain]:
         protected = _protected(protected, record.decision, record.stage)
         steps.append(_step(record, protected))
     return steps
+
+
+def name_of_whole(layout: Layout) -> str:
+    """What a page calls its input."""
+    return "the video" if layout.frames_of(0) > 1 else "the picture"
 
 
 def token_records(trace: Trace) -> list[StageRecord]:

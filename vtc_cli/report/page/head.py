@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from vtc_cli.core.trace import Trace
+from vtc_cli.core.words import counted
 from vtc_cli.report.page.markup import Html, joined, tag
 from vtc_cli.report.result import KvBlock, Result, TokensBlock
-from vtc_cli.report.table import NO_ACCURACY, fidelity_line
+from vtc_cli.report.table import NO_ACCURACY, fidelity_line, gap_text
 from vtc_cli.report.units import milliseconds, significant, size
 
 Tile = tuple[str, str, str]
@@ -106,15 +107,14 @@ def _entries(kv: KvBlock) -> str:
     """A budget of cache entries, if there was one."""
     if kv.requested is None or kv.gap is None:
         return ""
-    gap = "met" if abs(kv.gap) < 0.05 else f"gap {kv.gap:+.1f}"
-    return f"; budget {kv.requested:g} {(kv.counts or '').replace('_', ' ')}, {gap}"
+    counts = (kv.counts or "").replace("_", " ")
+    return f"; budget {kv.requested:g} {counts}, {gap_text(kv.gap)}"
 
 
 def _budget(tokens: TokensBlock, kv: KvBlock) -> str:
     if tokens.requested is None or tokens.gap is None:
         return f"of {tokens.original}" + ("" if kv.requested is not None else ", no budget")
-    gap = "met" if abs(tokens.gap) < 0.05 else f"gap {tokens.gap:+.1f}"
-    return f"budget {tokens.requested:g}, {gap}"
+    return f"budget {tokens.requested:g}, {gap_text(tokens.gap)}"
 
 
 def _first_token(result: Result) -> Iterator[Tile]:
@@ -146,7 +146,7 @@ def _facts(result: BaseModel, trace: Trace) -> Html:
     ]
     media = getattr(result, "input", None)
     if media is not None:
-        clip = f" · {media.frames} frames" if media.kind == "video" else ""
+        clip = f" · {counted(media.frames, 'frame')}" if media.kind == "video" else ""
         facts.append(("input", f"{media.path} · {media.width} {TIMES} {media.height}{clip}"))
     shown = [tag("div", tag("dt", name), tag("dd", text)) for name, text in facts]
     return tag("dl", *shown, class_="facts")

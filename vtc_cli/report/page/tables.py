@@ -9,7 +9,7 @@ from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.metrics.tokens import token_counts
 from vtc_cli.report.comparison import comparison_rows, spread_title
 from vtc_cli.report.marks import FORMS, PALETTE
-from vtc_cli.report.page.data import place
+from vtc_cli.report.page.data import name_of_whole, place
 from vtc_cli.report.page.markup import Html, joined, tag
 from vtc_cli.report.result import Result, StageBlock
 from vtc_cli.report.stages import joined_stages, short, stage_note
@@ -29,7 +29,7 @@ def stage_table(trace: Trace) -> Html:
     if not trace.records:
         return tag("p", NO_STAGES, class_="note")
     blocks = [StageBlock.model_validate(asdict(one)) for one in token_counts(trace).by_stage]
-    rows = [_picture_row(trace.original_tokens)]
+    rows = [_first_row(name_of_whole(trace.layout), trace.original_tokens)]
     done, protected, mark = 0, 0, 0
     for block, layers in joined_stages(blocks):
         records = trace.records[done : done + len(layers)]
@@ -48,8 +48,8 @@ def figure_table(result: Result) -> Html:
     return _table(columns, comparison_rows(result), "figures")
 
 
-def _picture_row(patches: int) -> list[str]:
-    return ["the picture", "", str(patches), "", "", "", ""]
+def _first_row(whole: str, patches: int) -> list[str]:
+    return [whole, "", str(patches), "", "", "", ""]
 
 
 def _stage_row(

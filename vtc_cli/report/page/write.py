@@ -74,7 +74,9 @@ def page_text(
         figures=_figures(result),
         foot=_foot(result, trace),
         data=script_data(
-            "page-data", page_data(trace, media, patch_boxes, document.get("baseline"))
+            "page-data",
+            page_data(trace, media, patch_boxes, document.get("baseline")),
+            shown=True,
         ),
         result=script_data("result", document),
     )
