@@ -14,7 +14,8 @@ from tests.recipe.test_resolve import plan
 from tests.stages.support import noise, signals, table
 from vtc_cli.core.layout import Grid
 from vtc_cli.stages.divprune import MaxMin
-from vtc_cli.stages.ops.diversity import farthest_points, most_isolated, unit_rows
+from vtc_cli.stages.ops import diversity
+from vtc_cli.stages.ops.diversity import farthest_points, most_isolated, pair_cosines, unit_rows
 
 
 def at(*degrees: float) -> Tensor:
@@ -73,6 +74,22 @@ def test_against_the_whole_matrix(seed: int) -> None:
     assert farthest_points(unit, first, 23).tolist() == expected
 
 
+@pytest.mark.parametrize(("count", "width"), [(40, 3), (577, 32), (1500, 64)])
+def test_one_product_of_all_pairs_chooses_what_a_product_a_row_chooses(
+    count: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = noise(count, width)
+    unit = unit_rows(features)
+    pairs, first = pair_cosines(unit), torch.tensor([0, count // 2])
+    assert pairs is not None
+    order = farthest_points(unit, first, count // 3, pairs)
+    assert order.tolist() == farthest_points(unit, first, count // 3).tolist()
+    at_once = kept(features, tokens=count // 3)
+    monkeypatch.setattr(diversity, "PAIR_ROWS", count - 1)
+    assert pair_cosines(unit) is None
+    assert kept(features, tokens=count // 3) == at_once
+
+
 def test_length_does_not_matter_and_order_only_for_ties() -> None:
     features, chance = noise(50, 5), torch.Generator().manual_seed(1)
     before = kept(features, tokens=11)
@@ -120,7 +137,8 @@ def test_every_kth_row_stands_for_all_beyond_the_bound() -> None:
 
 
 def test_official_fidelity_looks_at_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vtc_cli.stages.divprune.SAMPLE_ROWS", 4)
+    monkeypatch.setattr("vtc_cli.stages.divprune.PAIR_ROWS", 4)
+    monkeypatch.setattr(diversity, "PAIR_ROWS", 4)
     found = [noise(40, 3, seed) for seed in range(6)]
     exact = [brute_force(features.numpy(), 1) for features in found]
     assert [kept(features, tokens=1, fidelity="official") for features in found] == exact

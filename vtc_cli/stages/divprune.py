@@ -14,11 +14,16 @@ from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import EncoderStage, parameter
 from vtc_cli.core.tokens import TokenTable
 from vtc_cli.stages.ops.allowance import counted_entering, entering_allowed
-from vtc_cli.stages.ops.diversity import farthest_points, most_isolated, unit_rows
+from vtc_cli.stages.ops.diversity import (
+    PAIR_ROWS,
+    farthest_points,
+    most_isolated,
+    pair_cosines,
+    unit_rows,
+)
 from vtc_cli.stages.ops.select import require_finite
 
 PAPER = "DivPrune, arXiv 2503.02175"
-SAMPLE_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +72,11 @@ class MaxMin(EncoderStage):
             note = f"{wanted} tokens allowed, {len(tokens)} here"
             return Decision.identity(len(tokens), tokens.features.device, note=note)
         unit = unit_rows(require_finite(tokens.features, "features"))
-        first, pairs = self._first(unit, tokens.protected)
-        keep = farthest_points(unit, first, wanted).sort().values
-        flops = 2 * unit.shape[1] * (pairs + len(tokens) * wanted)
-        return Decision.prune(keep, len(tokens), flops=flops)
+        pairs = pair_cosines(unit)
+        first, compared = self._first(unit, tokens.protected, pairs)
+        keep = farthest_points(unit, first, wanted, pairs).sort().values
+        compared += len(tokens) * (wanted if pairs is None else len(tokens))
+        return Decision.prune(keep, len(tokens), flops=2 * unit.shape[1] * compared)
 
     def count(self, counts: VisualCounts) -> VisualCounts | None:
         """What `decide` leaves, told by numbers alone."""
@@ -80,12 +86,14 @@ class MaxMin(EncoderStage):
         """Tokens left of `count` without a budget."""
         return round(count * self.keep_ratio) if self.tokens is None else self.tokens
 
-    def _first(self, unit: Tensor, protected: Tensor) -> tuple[Tensor, int]:
-        """Rows to begin with, and the pairs of rows that were compared to find them."""
+    def _first(
+        self, unit: Tensor, protected: Tensor, pairs: Tensor | None
+    ) -> tuple[Tensor, int]:
+        """Rows to begin with, and how many pairs of rows were compared to find them."""
         held = protected.nonzero()[:, 0]
         if held.shape[0]:
             return held, 0
         total = unit.shape[0]
-        sample_rows = total if self.fidelity == "official" else SAMPLE_ROWS
-        first = most_isolated(unit, sample_rows)
-        return torch.tensor([first], device=unit.device), total * min(total, sample_rows)
+        sample_rows = total if self.fidelity == "official" else PAIR_ROWS
+        first = torch.tensor([most_isolated(unit, sample_rows, pairs)], device=unit.device)
+        return first, total * min(total, sample_rows) if pairs is None else 0
