@@ -55,6 +55,8 @@ def values_of(table: TokenTable) -> dict[str, Tensor]:
         "text_keys": rand(HEADS, TEXT, HEAD_DIM) - 0.5,
         "normed_hidden": table.features,
         "normed_text": rand(TEXT, table.features.shape[1]) - 0.5,
+        "visual_places": torch.arange(count),
+        "text_places": torch.arange(count, count + TEXT),
         "attention_output": table.features,
         "attention_projection": table.features,
     }

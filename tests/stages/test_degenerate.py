@@ -49,6 +49,8 @@ def view_of(stage: Any, tokens: TokenTable, content: Tensor) -> Any:
         text_keys=torch.ones(2, 3, 4),
         normed_hidden=tokens.features,
         normed_text=torch.ones(3, tokens.features.shape[1]),
+        visual_places=torch.arange(len(tokens)),
+        text_places=torch.arange(len(tokens), len(tokens) + 3),
     )
 
 

@@ -36,6 +36,8 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "normed_hidden": "(N, d) hidden states under the norm at the decoder's end",
     "normed_text": "(T, d) the same of the text after the visual tokens",
     "attention_rows_ahead": "(heads, Q, N) attention rows of the layer to come, worked out ahead",
+    "visual_places": "(N,) places of the visual tokens in the sequence that the layer is given",
+    "text_places": "(T,) places of the text after the visual tokens in that sequence",
 }
 
 # Where the axis of the tokens is not the first, and signals that have none.
@@ -45,7 +47,7 @@ TOKEN_AXIS: Mapping[str, int] = {
     "keys": 1,
     "values": 1,
 }
-OF_NO_TOKEN = frozenset({"text_embeddings", "text_keys", "normed_text"})
+OF_NO_TOKEN = frozenset({"text_embeddings", "text_keys", "normed_text", "text_places"})
 
 # Signals that depend on the question. The others are of the visual tokens alone: these stand before
 # the question, and a causal decoder lets them see nothing behind them.
@@ -56,6 +58,7 @@ TEXT_SIGNALS = frozenset(
         "attention_rows_ahead",
         "text_keys",
         "normed_text",
+        "text_places",
         "frame_relevance",
         "window_attention",
         "received_attention",
@@ -71,6 +74,8 @@ DERIVED_SIGNALS: Mapping[str, frozenset[str]] = {
     "text_keys": frozenset({"keys"}),
     "normed_hidden": frozenset({"hidden"}),
     "normed_text": frozenset({"hidden"}),
+    "visual_places": frozenset({"hidden"}),
+    "text_places": frozenset({"hidden"}),
 }
 
 
@@ -298,6 +303,14 @@ class Signals:
     def normed_text(self) -> Tensor:
         """(T, d): the same of the text that follows the visual tokens."""
         return self._value("normed_text")
+
+    def visual_places(self) -> Tensor:
+        """(N,) int64: where the visual tokens stand in the sequence that the layer is given."""
+        return self._value("visual_places")
+
+    def text_places(self) -> Tensor:
+        """(T,) int64: where the text stands that follows the visual tokens."""
+        return self._value("text_places")
 
     def source_of(self, name: str) -> str:
         """What the signal `name`, asked for before, was made of; empty if there is one way only."""
