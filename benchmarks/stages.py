@@ -48,6 +48,7 @@ def values_of(table: TokenTable) -> dict[str, Tensor]:
         "vision_cls_attention": rand(count),
         "vision_received_attention": rand(count),
         "vision_keys": rand(count, HEADS, HEAD_DIM) - 0.5,
+        "vision_class_state": table.features,
         "frame_relevance": rand(table.layout.frames),
         "attention_rows": rows,
         "attention_rows_ahead": rows,

@@ -21,6 +21,7 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "vision_received_attention": "(N,) attention each token receives, mean of heads, queries",
     "vision_features": "(N, d_vision) states that enter the projector",
     "vision_keys": "(N, heads, head_dim) keys of a tower layer",
+    "vision_class_state": "(N, d_vision) state of [CLS] beside those that enter the projector",
     "projected_features": "(N, d) visual features at the door of the decoder",
     "frame_relevance": "(F,) likeness of each frame to the text after the visual tokens",
     "text_embeddings": "(T, d) embeddings of the text after the visual tokens",
@@ -226,6 +227,14 @@ class Signals:
     def vision_keys(self, layer: int) -> Tensor:
         """(N, heads, head_dim): keys of tower layer `layer`."""
         return self._value("vision_keys", layer=layer)
+
+    def vision_class_state(self) -> Tensor:
+        """(N, d_vision): for each token [CLS] of its picture, frame or crop.
+
+        It is the state that the tower gives beside those that enter the projector. There is none
+        without [CLS], and where the projector reads several states side by side.
+        """
+        return self._value("vision_class_state")
 
     def projected_features(self) -> Tensor:
         """(N, d): visual features at the door of the decoder."""

@@ -86,9 +86,7 @@ class MaxMin(EncoderStage):
         """Tokens left of `count` without a budget."""
         return round(count * self.keep_ratio) if self.tokens is None else self.tokens
 
-    def _first(
-        self, unit: Tensor, protected: Tensor, pairs: Tensor | None
-    ) -> tuple[Tensor, int]:
+    def _first(self, unit: Tensor, protected: Tensor, pairs: Tensor | None) -> tuple[Tensor, int]:
         """Rows to begin with, and how many pairs of rows were compared to find them."""
         held = protected.nonzero()[:, 0]
         if held.shape[0]:

@@ -54,9 +54,7 @@ def most_isolated(unit: Tensor, sample_rows: int, pairs: Tensor | None = None) -
     return int(torch.cat(nearest).argmax())
 
 
-def farthest_points(
-    unit: Tensor, first: Tensor, count: int, pairs: Tensor | None = None
-) -> Tensor:
+def farthest_points(unit: Tensor, first: Tensor, count: int, pairs: Tensor | None = None) -> Tensor:
     """`count` rows, each the furthest from those before it: greedy max-min diversity.
 
     Distance is 1 - cosine. One vector of distances to the nearest chosen row is kept up to date:
