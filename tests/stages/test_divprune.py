@@ -123,6 +123,13 @@ def test_a_share_is_rounded_as_in_the_code(count: int, share: float, left: int) 
     assert len(kept(noise(count, 4), keep_ratio=share)) == left
 
 
+def test_the_official_rounding_may_leave_none() -> None:
+    """3 x 0.1 is 0.3: the official code drops all, here one stays."""
+    assert len(kept(at(0, 90, 180), keep_ratio=0.1, fidelity="official")) == 0
+    assert len(kept(at(0, 90, 180), keep_ratio=0.1)) == 1
+    assert len(kept(at(0, 90, 180), keep_ratio=0.34, fidelity="official")) == 1
+
+
 def test_every_kth_row_stands_for_all_beyond_the_bound() -> None:
     """7 rows, 3 to look at: rows 0, 3, 6; of these a row never meets itself."""
     features = at(0, 1, 2, 80, 81, 45, 180)

@@ -119,6 +119,16 @@ def test_at_least_one_and_every_protected_token_is_let_in() -> None:
     assert entering_allowed(tokens, signals(tokens.layout.only), 9) == 3
 
 
+def test_the_row_of_no_tokens_is_the_official_codes_alone() -> None:
+    view = signals(Grid(1, 1, 3), cls=torch.tensor([0.1, 0.3, 0.2]))
+    tokens = table(noise(3), 1, 3)
+    assert ClsAttention(tokens=0).decide(tokens, view).keep.tolist() == [1]
+    official = ClsAttention(tokens=0, fidelity="official")
+    assert official.decide(tokens, view).kept_tokens == 0
+    marked = replace(tokens, protected=torch.tensor([True, False, False]))
+    assert official.decide(marked, view).keep.tolist() == [0]
+
+
 @pytest.mark.parametrize("tokens", [432, 288, 144, 58, 29])
 def test_official_fidelity_applies_the_numbers_of_the_paper(tokens: int) -> None:
     planned = plan("fastervlm", budget=float(tokens), fidelity="official", family_signals=TOWER)

@@ -43,7 +43,8 @@ class MaxMin(EncoderStage):
     Deviation: with more than 4,096 tokens the most isolated one is sought among every k-th of them,
     so that time stays linear in N; `fidelity: official` looks at all pairs, block by block.
     Deviation: protected tokens are chosen before all others; DivPrune alone has none.
-    Deviation: at least one token stays; the official rounding may leave none.
+    Deviation: at least one token stays; the official rounding may leave none (`fidelity: official`
+    keeps that).
     """
 
     paper: ClassVar[str] = PAPER
@@ -63,24 +64,31 @@ class MaxMin(EncoderStage):
         minimum=1,
         steers=Steering(1, None),
     )
-    fidelity: Literal["sound", "official"] = parameter("sound", "how the first token is found")
+    fidelity: Literal["sound", "official"] = parameter(
+        "sound", "how the first token is found, and whether none may be left"
+    )
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Keep the n most diverse tokens; with n >= N nothing changes."""
-        wanted = entering_allowed(tokens, signals, self._own_count(len(tokens)))
+        wanted = entering_allowed(tokens, signals, self._own_count(len(tokens)), self._least)
         if wanted >= len(tokens):
             note = f"{wanted} tokens allowed, {len(tokens)} here"
             return Decision.identity(len(tokens), tokens.features.device, note=note)
         unit = unit_rows(require_finite(tokens.features, "features"))
         pairs = pair_cosines(unit)
         first, compared = self._first(unit, tokens.protected, pairs)
-        keep = farthest_points(unit, first, wanted, pairs).sort().values
+        order = farthest_points(unit, first, max(wanted, 1), pairs)
+        keep = order[:wanted].sort().values
         compared += len(tokens) * (wanted if pairs is None else len(tokens))
         return Decision.prune(keep, len(tokens), flops=2 * unit.shape[1] * compared)
 
     def count(self, counts: VisualCounts) -> VisualCounts | None:
         """What `decide` leaves, told by numbers alone."""
-        return counted_entering(counts, self._own_count(counts.tokens))
+        return counted_entering(counts, self._own_count(counts.tokens), self._least)
+
+    @property
+    def _least(self) -> int:
+        return int(self.fidelity == "sound")
 
     def _own_count(self, count: int) -> int:
         """Tokens left of `count` without a budget."""
