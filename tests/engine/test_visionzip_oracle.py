@@ -7,12 +7,21 @@ keys; sums before the projector; then the untouched decoder on what is left.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tests.engine.families import family_prompt, family_session, small_family
+from tests.engine.qwen_support import small_qwen
 from tests.engine.support import QUESTION, noise_media, plan_of, session_of, small_adapter
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.signals import Signals
+from vtc_cli.core.stage import EncoderStage
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.encode import encode
 from vtc_cli.engine.reading import Request
@@ -21,6 +30,7 @@ from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.stages.fastervlm import ClsAttention
 from vtc_cli.stages.visionzip import DominantContextual
 
+FAMILIES = ["gemma3", "internvl", "smolvlm", "llava_next", "llava_next_video", "qwen2_5_vl"]
 LAYER = 2  # of 4: the features are the output of this layer
 
 
@@ -139,3 +149,31 @@ def test_rows_that_nothing_changed_are_not_projected_again(
     weights = sum(inputs * outputs for inputs, outputs in adapter.shape.projector)
     spent = records[0].signal_flops - records[1].signal_flops
     assert spent == 2 * weights * int((~alone).sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turned(EncoderStage):
+    """Puts the rows that enter the projector in the opposite order."""
+
+    before_projector: ClassVar[bool] = True
+
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        every = torch.arange(len(tokens))
+        return Decision.prune(every, len(tokens), features=tokens.features.flip(0))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_stage_changes_is_projected_as_the_family_does(name: str) -> None:
+    joined = name.startswith("qwen")
+    adapter = small_qwen(name) if joined else small_family(name)
+    prompt = adapter.prepare(noise_media(), QUESTION) if joined else family_prompt(adapter)
+    session, tables = family_session(adapter), []
+    for plan in (plan_of(), plan_of(Turned())):
+        scene = session._scene(session._empty_trace(prompt, plan), prompt, 0)
+        with torch.inference_mode():
+            tables.append(encode(adapter, prompt, plan, scene).table)
+    plain, turned = tables
+    both = ~(plain.protected | plain.protected.flip(0))  # learned tokens have no row of their own
+    assert int(both.sum()) > 1 and plain.layout.spans == 1
+    close(turned.features[both], plain.features.flip(0)[both])
+    assert float((turned.features - plain.features)[both].abs().max()) > 1e-3
