@@ -36,4 +36,15 @@ def test_places_are_those_of_the_prompt() -> None:
     before = int(prompt.visual_index[0])
     found = trace.records[0].anchor.tolist()
     assert found == official_loop(normed, keys[0], before, 36, (4, 4), 2)
-    assert found != official_loop(normed.roll(1, 0), keys[0].roll(1, 1), before + 1, 36, (4, 4), 2)
+    longer = [  # a longer system prompt would give the set other places
+        official_loop(
+            torch.cat([normed[:more], normed]),
+            torch.cat([keys[0][:, :more], keys[0]], dim=1),
+            before + more,
+            36,
+            (4, 4),
+            2,
+        )
+        for more in range(1, 17)
+    ]
+    assert any(found != other for other in longer)
