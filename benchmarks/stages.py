@@ -48,6 +48,7 @@ def values_of(table: TokenTable) -> dict[str, Tensor]:
         "vision_cls_attention": rand(count),
         "vision_received_attention": rand(count),
         "vision_keys": rand(count, HEADS, HEAD_DIM) - 0.5,
+        "vision_class_state": table.features,
         "frame_relevance": rand(table.layout.frames),
         "attention_rows": rows,
         "attention_rows_ahead": rows,
@@ -55,6 +56,8 @@ def values_of(table: TokenTable) -> dict[str, Tensor]:
         "text_keys": rand(HEADS, TEXT, HEAD_DIM) - 0.5,
         "normed_hidden": table.features,
         "normed_text": rand(TEXT, table.features.shape[1]) - 0.5,
+        "visual_places": torch.arange(count),
+        "text_places": torch.arange(count, count + TEXT),
         "attention_output": table.features,
         "attention_projection": table.features,
     }

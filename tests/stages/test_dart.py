@@ -28,9 +28,15 @@ SHEET = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
 
 
 def view(states: Tensor, norms: Tensor, **options: Any) -> Signals:
-    """Keys whose L1 norms are `norms` (N,); text without rows unless `options` give some."""
+    """Keys whose L1 norms are `norms` (N,); text without rows unless `options` give some.
+
+    `before` tokens stand before the visual ones.
+    """
     text = {"text_keys": torch.zeros(2, 0, 4), "normed_text": torch.zeros(0, states.shape[1])}
     text |= {name: options.pop(name) for name in list(options) if "text" in name}
+    behind = options.pop("before", 35) + len(states)
+    text["visual_places"] = torch.arange(behind - len(states), behind)
+    text["text_places"] = torch.arange(behind, behind + text["text_keys"].shape[1])
     keys = (norms[None, :, None] / 8).expand(2, -1, 4)
     grid = Grid(1, 1, len(states))
     return signals(grid, keys=keys, normed_hidden=states, **text, **options)
@@ -107,6 +113,67 @@ def test_against_a_loop_over_pivots(seed: int) -> None:
         left.sort(key=lambda i: (cosine(visual[i], direction), i))
         chosen += left[: 4 if place < 2 else 3]  # 17 among 5 pivots: 4 4 3 3 3
     assert found == sorted(chosen)
+
+
+def official_loop(
+    states: Tensor, keys: Tensor, before: int, count: int, pivots: tuple[int, int], share: int
+) -> list[int]:
+    """The algorithm of the sheet on absolute places, with sets as CPython has them.
+
+    States (S, d) and keys (heads, S, head_dim) are of the whole sequence, `count` visual tokens
+    behind `before` others.
+    """
+    norm = keys.abs().sum(dim=(0, 2))
+    behind = before + count
+    longest = (norm[before:behind].topk(pivots[0]).indices + before).tolist()
+    words = (norm[behind:].topk(pivots[1]).indices + behind).tolist()
+    kept, free = set(longest), set(range(before, behind)) - set(longest)
+    for place in list(set(longest + words)):
+        left = sorted(free)
+        likeness = torch.nn.functional.cosine_similarity(states[place], states[left], dim=-1)
+        chosen = {left[i] for i in (-likeness).topk(min(share, len(left))).indices}
+        kept |= chosen
+        free -= chosen
+    return sorted(place - before for place in kept)
+
+
+@pytest.mark.parametrize("before", [0, 5, 17, 35, 36, 62])
+def test_official_turns_are_those_of_a_python_set(before: int) -> None:
+    """With 5 of 8 places among visual tokens the set's order is neither by norm nor by place."""
+    states, keys = noise(before + 200 + 13, 12, before), noise(2 * (before + 213), 6, 1)
+    keys = keys.reshape(2, -1, 6)
+    behind = before + 200
+    rows = signals(
+        Grid(1, 1, 200),
+        keys=keys[:, before:behind],
+        text_keys=keys[:, behind:],
+        normed_hidden=states[before:behind],
+        normed_text=states[behind:],
+        visual_places=torch.arange(before, behind),
+        text_places=torch.arange(behind, behind + 13),
+    )
+    tokens = table(noise(200), 1, 200)
+    stage = Pivots(keep_ratio=0.222, fidelity="official")  # int(200 x 0.222 / 8) = 5 a pivot
+    found = stage.decide(tokens, rows).keep.tolist()
+    assert found == official_loop(states, keys, before, 200, (4, 4), 5)
+    assert len(found) == 44
+    if before in (5, 35):
+        assert Pivots(tokens=44).decide(tokens, rows).keep.tolist() != found
+
+
+def test_the_turns_of_a_set_by_hand() -> None:
+    """A set of three has 8 slots: 32 falls into slot 0; 1 and 9 into slot 1, the later one behind.
+
+    So the longer of 1 and 9 has its turn first, and 32 has its turn before both.
+    """
+    stage = Pivots(visual_pivots=3, text_pivots=0, fidelity="official")
+    none = torch.tensor([], dtype=torch.int64)
+    for before in (0, 1):
+        rows = view(noise(40), torch.ones(40), before=before)
+        places = torch.tensor([9, 1, 32]) - before
+        assert stage._turns(places, none, rows) == [2, 0, 1]
+        assert stage._turns(places[[1, 0, 2]], none, rows) == [2, 0, 1]
+    assert Pivots()._turns(torch.tensor([9, 1, 32]), none, rows) == [0, 1, 2]
 
 
 def test_text_pivots_are_references_and_change_the_choice() -> None:

@@ -45,10 +45,13 @@ def view_of(stage: Any, tokens: TokenTable, content: Tensor) -> Any:
         entering=len(tokens),
         vision_received_attention=content,
         vision_keys=keys,
+        vision_class_state=tokens.features,
         keys=keys.transpose(0, 1),
         text_keys=torch.ones(2, 3, 4),
         normed_hidden=tokens.features,
         normed_text=torch.ones(3, tokens.features.shape[1]),
+        visual_places=torch.arange(len(tokens)),
+        text_places=torch.arange(len(tokens), len(tokens) + 3),
     )
 
 

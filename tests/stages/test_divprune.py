@@ -14,7 +14,8 @@ from tests.recipe.test_resolve import plan
 from tests.stages.support import noise, signals, table
 from vtc_cli.core.layout import Grid
 from vtc_cli.stages.divprune import MaxMin
-from vtc_cli.stages.ops.diversity import farthest_points, most_isolated, unit_rows
+from vtc_cli.stages.ops import diversity
+from vtc_cli.stages.ops.diversity import farthest_points, most_isolated, pair_cosines, unit_rows
 
 
 def at(*degrees: float) -> Tensor:
@@ -73,6 +74,22 @@ def test_against_the_whole_matrix(seed: int) -> None:
     assert farthest_points(unit, first, 23).tolist() == expected
 
 
+@pytest.mark.parametrize(("count", "width"), [(40, 3), (577, 32), (1500, 64)])
+def test_one_product_of_all_pairs_chooses_what_a_product_a_row_chooses(
+    count: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = noise(count, width)
+    unit = unit_rows(features)
+    pairs, first = pair_cosines(unit), torch.tensor([0, count // 2])
+    assert pairs is not None
+    order = farthest_points(unit, first, count // 3, pairs)
+    assert order.tolist() == farthest_points(unit, first, count // 3).tolist()
+    at_once = kept(features, tokens=count // 3)
+    monkeypatch.setattr(diversity, "PAIR_ROWS", count - 1)
+    assert pair_cosines(unit) is None
+    assert kept(features, tokens=count // 3) == at_once
+
+
 def test_length_does_not_matter_and_order_only_for_ties() -> None:
     features, chance = noise(50, 5), torch.Generator().manual_seed(1)
     before = kept(features, tokens=11)
@@ -106,6 +123,13 @@ def test_a_share_is_rounded_as_in_the_code(count: int, share: float, left: int) 
     assert len(kept(noise(count, 4), keep_ratio=share)) == left
 
 
+def test_the_official_rounding_may_leave_none() -> None:
+    """3 x 0.1 is 0.3: the official code drops all, here one stays."""
+    assert len(kept(at(0, 90, 180), keep_ratio=0.1, fidelity="official")) == 0
+    assert len(kept(at(0, 90, 180), keep_ratio=0.1)) == 1
+    assert len(kept(at(0, 90, 180), keep_ratio=0.34, fidelity="official")) == 1
+
+
 def test_every_kth_row_stands_for_all_beyond_the_bound() -> None:
     """7 rows, 3 to look at: rows 0, 3, 6; of these a row never meets itself."""
     features = at(0, 1, 2, 80, 81, 45, 180)
@@ -120,7 +144,8 @@ def test_every_kth_row_stands_for_all_beyond_the_bound() -> None:
 
 
 def test_official_fidelity_looks_at_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vtc_cli.stages.divprune.SAMPLE_ROWS", 4)
+    monkeypatch.setattr("vtc_cli.stages.divprune.PAIR_ROWS", 4)
+    monkeypatch.setattr(diversity, "PAIR_ROWS", 4)
     found = [noise(40, 3, seed) for seed in range(6)]
     exact = [brute_force(features.numpy(), 1) for features in found]
     assert [kept(features, tokens=1, fidelity="official") for features in found] == exact

@@ -14,10 +14,12 @@ import torch
 from tests.recipe.test_resolve import plan
 from tests.stages.support import noise, signals, table
 from vtc_cli.core.budget import LayerBudget
-from vtc_cli.core.layout import Grid
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.layout import Grid, Layout
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.stages.fastervlm import ClsAttention
 from vtc_cli.stages.ops.allowance import entering_allowed
-from vtc_cli.stages.ops.views import even_top
+from vtc_cli.stages.ops.views import even_top, views
 
 TOWER = frozenset({"vision_received_attention"})
 
@@ -117,6 +119,25 @@ def test_at_least_one_and_every_protected_token_is_let_in() -> None:
     assert entering_allowed(tokens, signals(tokens.layout.only), 0) == 1
     assert entering_allowed(replace(tokens, protected=marks), signals(tokens.layout.only), 1) == 2
     assert entering_allowed(tokens, signals(tokens.layout.only), 9) == 3
+
+
+def test_views_are_the_pictures_and_the_frames_of_each_video() -> None:
+    """A picture, a video of 3 frames and one of 2, with 2 tokens in each frame."""
+    grids = tuple(Grid(frames, 1, 2, span=span) for span, frames in enumerate((1, 3, 2)))
+    tokens = TokenTable.from_layout(noise(12), Layout(grids))
+    assert views(tokens).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    left = tokens.apply(Decision.prune(torch.tensor([11, 3, 2, 8]), 12))
+    assert views(left).tolist() == [2, 0, 0, 1]
+
+
+def test_the_row_of_no_tokens_is_the_official_codes_alone() -> None:
+    view = signals(Grid(1, 1, 3), cls=torch.tensor([0.1, 0.3, 0.2]))
+    tokens = table(noise(3), 1, 3)
+    assert ClsAttention(tokens=0).decide(tokens, view).keep.tolist() == [1]
+    official = ClsAttention(tokens=0, fidelity="official")
+    assert official.decide(tokens, view).kept_tokens == 0
+    marked = replace(tokens, protected=torch.tensor([True, False, False]))
+    assert official.decide(marked, view).keep.tolist() == [0]
 
 
 @pytest.mark.parametrize("tokens", [432, 288, 144, 58, 29])

@@ -85,8 +85,15 @@ def test_a_share_is_rounded_half_to_even_and_leaves_one_unless_it_is_zero(
     count: int, keep_ratio: float, left: int
 ) -> None:
     view = signals(Grid(1, 1, count), attention=torch.rand(1, count))
-    decision = LastRow(keep_ratio=keep_ratio).decide(table(noise(count), 1, count), view)
-    assert decision.kept_tokens == left
+    tokens = table(noise(count), 1, count)
+    assert LastRow(keep_ratio=keep_ratio).decide(tokens, view).kept_tokens == left
+
+
+@pytest.mark.parametrize(("count", "keep_ratio", "left"), [(3, 0.1, 0), (1, 0.5, 0), (5, 0.5, 2)])
+def test_the_official_rounding_may_leave_none(count: int, keep_ratio: float, left: int) -> None:
+    view = signals(Grid(1, 1, count), attention=torch.rand(1, count))
+    stage = LastRow(keep_ratio=keep_ratio, fidelity="official")
+    assert stage.decide(table(noise(count), 1, count), view).kept_tokens == left
 
 
 def test_protected_tokens_stay_and_count() -> None:

@@ -80,6 +80,16 @@ def test_a_share_above_zero_keeps_one_and_a_share_of_zero_none() -> None:
     assert kept(HeavyHitters(heavy_ratio=0.0).decide(entries(3), signals))[0] == [2]
 
 
+def test_the_official_rounding_may_keep_none() -> None:
+    """A tenth of 9 entries is 0.9: the official code keeps neither heavy nor recent ones."""
+    received = torch.rand(1, 9, generator=torch.Generator().manual_seed(0))
+    official = HeavyHitters(fidelity="official")
+    assert kept(official.decide(entries(9), view(received=received))) == [[]]
+    assert len(kept(HeavyHitters().decide(entries(9), view(received=received)))[0]) == 2
+    longer = torch.rand(1, 19, generator=torch.Generator().manual_seed(0))
+    assert len(kept(official.decide(entries(19), view(received=longer)))[0]) == 2
+
+
 def test_a_budget_is_split_by_the_shares() -> None:
     received = torch.arange(20, 0, -1)[None].float()
 

@@ -146,6 +146,34 @@ def test_weight_one_is_attention_alone_and_zero_is_information_alone() -> None:
     assert alone.argmax() == int(by_svd(tokens.features).argmax())  # type: ignore[union-attr]
 
 
+def test_official_points_are_added_in_float32() -> None:
+    """0.3 x 8 + 0.7 x 4 and 0.3 x 1 + 0.7 x 7 are 5.2; in float32 the second is larger."""
+    attention = torch.tensor([8.0, 1, 2, 3, 4, 5, 6, 7])  # points of the last prompt token
+    information = torch.tensor([4.0, 7, 1, 2, 3, 5, 6, 8])  # norms of rows at right angles
+    tokens = line(torch.diag(information))
+    sound = carve(Carve(tokens=1, attention_weight=0.3), tokens, attention).scores
+    official = carve(
+        Carve(tokens=1, attention_weight=0.3, fidelity="official"), tokens, attention
+    ).scores
+    assert sound is not None and official is not None
+    assert float(sound[0]) == float(sound[1]) and float(official[1]) > float(official[0])
+    points = attention.numpy(), information.numpy()
+    expected = np.float32(0.3) * points[0] + np.float32(0.7) * points[1]
+    assert official.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("count", "width"), [(30, 50), (50, 30)])
+def test_official_information_is_that_of_a_float32_decomposition(count: int, width: int) -> None:
+    rows = noise(count, width, 5)
+    left, sigma, _ = np.linalg.svd(rows.numpy(), full_matrices=False)
+    expected = (np.abs(left) * sigma).sum(axis=1)
+    decision = carve(
+        Carve(tokens=4, attention_weight=0.0, fidelity="official"), line(rows), torch.rand(count)
+    )
+    assert decision.scores is not None and expected.dtype == np.float32
+    assert decision.scores.tolist() == rank_points(torch.tensor(expected)).tolist()
+
+
 def test_minmax_joins_raw_scores() -> None:
     decision = carve(Carve(tokens=2, combine="minmax"), line(SHEET), ATTENTION)
     attention, information = (ATTENTION - 0.1) / 0.3, torch.tensor([3.0, 1.0, 0.0, 2.0]) / 3

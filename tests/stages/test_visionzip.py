@@ -44,13 +44,50 @@ def test_hand_case_of_the_sheet_in_raster_order() -> None:
     assert torch.equal(after[[0, 2, 3]], features[[0, 3, 5]])
 
 
-def test_the_official_sum_is_halved_and_stands_behind_the_dominant_tokens() -> None:
-    """h1 + (h2 + h4) / 2 at half its length; an empty cluster leaves its target as it is."""
+def test_the_official_sum_stands_behind_the_dominant_tokens() -> None:
+    """h1 + (h2 + h4) / 2, and an empty cluster leaves its target as it is."""
     keep, after, features = hand_case(fidelity="official")
     assert keep == [0, 5, 1, 3]
-    official = features[1] + (features[2] + features[4]) / 2
-    close(after[2], official / 2, terms=3)
-    assert torch.equal(after[3], features[3])
+    close(after[2], features[1] + (features[2] + features[4]) / 2, terms=3)
+    assert torch.equal(after[[0, 1, 3]], features[[0, 5, 3]])
+
+
+def test_the_official_code_hands_on_the_class_token_in_place_of_a_patch() -> None:
+    """n = 5: [CLS], patches 0 and 5, and targets 1 and 3 of the rest 1, 2, 3, 4 (the sheet)."""
+    features, state = noise(6), noise(1, seed=9)
+    keys = torch.tensor([[0.0, 1], [1, 0], [2, 0.1], [0, 1], [1, 0.2], [0, 1]])
+    tokens = table(features, 1, 6)
+    rows = view(SHEET, keys, vision_class_state=state.expand(6, -1))
+    stage = DominantContextual(tokens=5, contextual_ratio=0.4, fidelity="official")
+    decision = stage.decide(tokens, rows)
+    after = tokens.apply(decision)
+    contextual = features[1] + (features[2] + features[4]) / 2
+    expected = torch.stack([state[0], features[0], features[5], contextual, features[3]])
+    close(after.features, expected, terms=3)
+    assert decision.details == {"dominant": 3, "contextual": 2}
+    assert decision.keep.tolist()[1:] == [0, 5, 1, 3]
+    close(decision.mix.to_dense()[0], SHEET)  # they sum to 1
+    close(after.size.sum(), torch.tensor(6.0), terms=6)
+    sound = DominantContextual(tokens=5, contextual_ratio=0.4).decide(tokens, rows)
+    assert sound.details == decision.details and len(set(sound.keep.tolist())) == 5
+
+
+@pytest.mark.parametrize(
+    ("tokens", "step", "last"), [(192, 13, 377), (128, 23, 437), (64, 52, 468)]
+)
+def test_official_targets_with_the_class_token(tokens: int, step: int, last: int) -> None:
+    """576 patches of which 161, 107 and 53 are dominant: steps over 415, 469 and 523 others."""
+    attention = torch.arange(576, 0, -1).float()  # the first patches are dominant
+    rows = view(attention, noise(576), vision_class_state=noise(1).expand(576, -1))
+    decision = DominantContextual(tokens=tokens, fidelity="official").decide(
+        table(noise(576), 24, 24), rows
+    )
+    contextual = int(decision.details["contextual"])
+    patches = tokens - contextual - 1
+    targets = decision.keep[-contextual:]
+    assert decision.keep[1 : 1 + patches].tolist() == list(range(patches))
+    assert set(targets.diff().tolist()) == {step} and int(targets[0]) == patches
+    assert int(targets[-1]) == patches + last
 
 
 def test_keys_are_averaged_over_heads_before_they_are_compared() -> None:

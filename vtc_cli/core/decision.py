@@ -25,6 +25,8 @@ class Decision:
         protect: (K,) bool, survivors that no later stage may drop; None leaves marks as they are.
         segment: (K,) int64, the event of each survivor; None leaves events as they are.
         key: (K,) bool, survivors of a key event; None leaves marks as they are.
+        features: (K, d), what an encoder stage puts in the place of the means; `mix` then says
+            which rows it stands for. None takes the means.
         scores: (N,) float32, what the rows were ranked by, for reports; None if there was no rank.
         note: a few words for the report, for instance "33 windows merged".
         flops: operations of the decision itself (2 a multiply-add), without its signals.
@@ -36,6 +38,7 @@ class Decision:
     protect: Tensor | None = None
     segment: Tensor | None = None
     key: Tensor | None = None
+    features: Tensor | None = None
     scores: Tensor | None = None
     note: str = ""
     flops: int = 0
@@ -62,6 +65,8 @@ class Decision:
             if marks.shape != (rows,) or marks.dtype != MARKS[name]:
                 found = f"{name} is {marks.dtype} {tuple(marks.shape)}, {rows} rows survive"
                 raise StageError(found, allowed=f"{MARKS[name]} ({rows},)")
+        if self.features is not None and self.features.shape[0] != rows:
+            raise StageError(f"{self.features.shape[0]} features, {rows} rows survive")
         sums = torch.sparse.sum(self.mix, dim=1).to_dense() if rows else torch.zeros(0)
         if not torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
             raise StageError("a row of mix does not sum to 1")
@@ -140,6 +145,10 @@ class Decision:
         flat = rows.reshape(rows.shape[0], -1).float()
         mixed: Tensor = torch.sparse.mm(self.mix, flat)
         return mixed.to(rows.dtype).reshape(self.kept_tokens, *rows.shape[1:])
+
+    def featured(self, rows: Tensor) -> Tensor:
+        """Features of the survivors of rows with the features `rows` (N, d); (K, d)."""
+        return self.apply(rows) if self.features is None else self.features.to(rows.dtype)
 
     def shares(self) -> Tensor:
         """(P,) float32: what part of its incoming row each weight of `mix` takes up.

@@ -22,6 +22,7 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "vision_received_attention": "(N,) attention each token receives, mean of heads, queries",
     "vision_features": "(N, d_vision) states that enter the projector",
     "vision_keys": "(N, heads, head_dim) keys of a tower layer",
+    "vision_class_state": "(N, d_vision) state of [CLS] beside those that enter the projector",
     "projected_features": "(N, d) visual features at the door of the decoder",
     "frame_relevance": "(F,) likeness of each frame to the text after the visual tokens",
     "text_embeddings": "(T, d) embeddings of the text after the visual tokens",
@@ -37,6 +38,8 @@ SIGNAL_NAMES: Mapping[str, str] = {
     "normed_hidden": "(N, d) hidden states under the norm at the decoder's end",
     "normed_text": "(T, d) the same of the text after the visual tokens",
     "attention_rows_ahead": "(heads, Q, N) attention rows of the layer to come, worked out ahead",
+    "visual_places": "(N,) places of the visual tokens in the sequence that the layer is given",
+    "text_places": "(T,) places of the text after the visual tokens in that sequence",
 }
 
 # Where the axis of the tokens is not the first, and signals that have none.
@@ -46,7 +49,7 @@ TOKEN_AXIS: Mapping[str, int] = {
     "keys": 1,
     "values": 1,
 }
-OF_NO_TOKEN = frozenset({"text_embeddings", "text_keys", "normed_text"})
+OF_NO_TOKEN = frozenset({"text_embeddings", "text_keys", "normed_text", "text_places"})
 
 # Signals that depend on the question. The others are of the visual tokens alone: these stand before
 # the question, and a causal decoder lets them see nothing behind them.
@@ -57,6 +60,7 @@ TEXT_SIGNALS = frozenset(
         "attention_rows_ahead",
         "text_keys",
         "normed_text",
+        "text_places",
         "frame_relevance",
         "window_attention",
         "received_attention",
@@ -72,6 +76,8 @@ DERIVED_SIGNALS: Mapping[str, frozenset[str]] = {
     "text_keys": frozenset({"keys"}),
     "normed_hidden": frozenset({"hidden"}),
     "normed_text": frozenset({"hidden"}),
+    "visual_places": frozenset({"hidden"}),
+    "text_places": frozenset({"hidden"}),
 }
 
 
@@ -223,6 +229,14 @@ class Signals:
         """(N, heads, head_dim): keys of tower layer `layer`."""
         return self._value("vision_keys", layer=layer)
 
+    def vision_class_state(self) -> Tensor:
+        """(N, d_vision): for each token [CLS] of its picture, frame or crop.
+
+        It is the state that the tower gives beside those that enter the projector. There is none
+        without [CLS], and where the projector reads several states side by side.
+        """
+        return self._value("vision_class_state")
+
     def projected_features(self) -> Tensor:
         """(N, d): visual features at the door of the decoder."""
         return self._value("projected_features")
@@ -299,6 +313,14 @@ class Signals:
     def normed_text(self) -> Tensor:
         """(T, d): the same of the text that follows the visual tokens."""
         return self._value("normed_text")
+
+    def visual_places(self) -> Tensor:
+        """(N,) int64: where the visual tokens stand in the sequence that the layer is given."""
+        return self._value("visual_places")
+
+    def text_places(self) -> Tensor:
+        """(T,) int64: where the text stands that follows the visual tokens."""
+        return self._value("text_places")
 
     if not TYPE_CHECKING:  # a type checker finds such a name by itself
 

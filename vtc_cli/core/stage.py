@@ -115,13 +115,19 @@ class InputStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderStage(Stage):
-    """Acts on one visual span inside the vision tower or between projector and decoder."""
+    """Acts on one visual span inside the vision tower or between tower and decoder.
+
+    Class attributes:
+        before_projector: whether a stage behind the tower decides over what enters the projector
+            instead of what leaves it; the rows that it changes are projected anew.
+    """
 
     phase: ClassVar[Phase] = "encoder"
+    before_projector: ClassVar[bool] = False
 
     @property
     def tower_layer(self) -> int | None:
-        """Tower layer at whose input the stage acts; None means after the projector."""
+        """Tower layer at whose input the stage acts; None means behind the tower."""
         layer: int | None = getattr(self, "vision_layer", None)
         return layer
 

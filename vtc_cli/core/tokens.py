@@ -164,7 +164,7 @@ class TokenTable:
             protected = protected | decision.protect
         return replace(
             self,
-            features=decision.apply(self.features),
+            features=decision.featured(self.features),
             position=decision.apply(self.position),
             span=self.span[keep],
             frame=self.frame[keep],

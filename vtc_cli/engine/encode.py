@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vtc_cli.core.decision import Decision
 from vtc_cli.core.errors import SignalError, StageError
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.shape import TowerPass
@@ -72,6 +73,7 @@ class _Encoder:
         self._class_tokens = adapter.shape.class_tokens
         self._entering_projector: list[Tensor] = []
         self._before_projector: Tensor | None = None
+        self._class_states: list[Tensor] = []
         self._tower_rows: list[list[int]] = [[] for _ in adapter.tower_layers]
         self._watched = self._signal_layers()
         wanted = [(adapter.tower_attention(layer), layer) for layer in self._watched]
@@ -83,6 +85,9 @@ class _Encoder:
             for layer, block in enumerate(self._adapter.tower_layers):
                 hooks.before(block, self._block_hook(layer))
             hooks.before(self._adapter.projector, self._projector_hook)
+            if self._class_tokens and self._before_projector_acts():
+                last = self._adapter.tower_layers[self._adapter.shape.feature_layers - 1]
+                hooks.after(last, self._class_hook)
             output = self._adapter.encode(self._prompt)
             self._note_tower()
             table = self._projected(output)
@@ -146,21 +151,58 @@ class _Encoder:
     ) -> None:
         self._entering_projector.append(args[0])
 
+    def _class_hook(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        self._class_states.append(hidden[:, 0])
+
+    def _before_projector_acts(self) -> bool:
+        return any(planned.stage.before_projector for planned in self._plan.encoder)
+
     def _projected(self, output: EncoderOutput) -> TokenTable:
-        """Decide over the projected features with the stages that act behind the projector."""
-        table = self._table = replace(self._current(output.features), added=output.added)
-        if any("vision_features" in planned.stage.needs for planned in self._plan.encoder):
+        """Decide with the stages that act behind the tower, on either side of the projector."""
+        self._table = replace(self._current(output.features), added=output.added)
+        needed = [planned.stage.needs for planned in self._plan.encoder]
+        if self._before_projector_acts() or any("vision_features" in each for each in needed):
             states = self._entering_projector
             self._before_projector = self._adapter.projector_rows(states, self._prompt)
         for planned in self._plan.encoder:
             if planned.stage.tower_layer is None:
-                signals = self._signals(-1)
-                decision, table = decide(planned, table, signals, self._scene)
-                self._table = table
-                self._rows.select(decision.keep)
-                if self._before_projector is not None:
-                    self._before_projector = decision.apply(self._before_projector)
-        return table
+                self._table = self._behind(planned, self._table)
+        return self._table
+
+    def _behind(self, planned: Planned[EncoderStage], table: TokenTable) -> TokenTable:
+        """Apply a stage behind the tower."""
+        before, signals = self._before_projector, self._signals(-1)
+        if not planned.stage.before_projector:
+            decision, after = decide(planned, table, signals, self._scene)
+            self._before_projector = None if before is None else decision.apply(before)
+        else:
+            assert before is not None
+            seen = table.with_features(before)
+            decision, after = decide(planned, seen, signals, self._scene)
+            self._before_projector = after.features
+            after = replace(after, features=self._projected_anew(decision, before, table.features))
+        self._rows.select(decision.keep)
+        return after
+
+    def _projected_anew(self, decision: Decision, before: Tensor, projected: Tensor) -> Tensor:
+        """(K, d) features of the survivors; those are projected that differ from their old rows.
+
+        Args:
+            decision: over rows that enter the projector.
+            before: (N, d_vision) these rows.
+            projected: (N, d) what the model made of them, by the projector and what follows it.
+        """
+        features = projected.index_select(0, decision.keep)
+        rows = decision.featured(before)
+        changed = (rows != before.index_select(0, decision.keep)).any(dim=1).nonzero()[:, 0]
+        if changed.shape[0]:
+            features[changed] = self._adapter.project(rows[changed]).to(features.dtype)
+            weights = sum(inputs * outputs for inputs, outputs in self._adapter.shape.projector)
+            record = self._scene.trace.records[-1]
+            spent = record.signal_flops + 2 * weights * changed.shape[0]
+            self._scene.trace.records[-1] = replace(record, signal_flops=spent)
+        return features
 
     def _current(self, features: Tensor) -> TokenTable:
         """The table with the features of this place."""
@@ -179,10 +221,19 @@ class _Encoder:
         if self._before_projector is not None:
             before = self._before_projector
             producers["vision_features"] = lambda: Produced(before)
+            states = torch.cat(self._class_states) if self._class_states else before[:0, :0]
+            if states.shape[1] == before.shape[1]:
+                producers["vision_class_state"] = lambda: Produced(self._of_views(states))
         if self._entering_projector:
             producers["projected_features"] = lambda: Produced(self._table_features())
             producers["frame_relevance"] = self._frame_relevance
         return producers
+
+    def _of_views(self, states: Tensor) -> Tensor:
+        """One state a picture, frame or crop (V, d) as that of each current token (N, d)."""
+        assert self._table is not None
+        patches = states.repeat_interleave(self._adapter.shape.patches, dim=0)
+        return self._adapter.pooled(patches, self._prompt)[self._table.anchor]
 
     def _table_features(self) -> Tensor:
         assert self._table is not None

@@ -350,6 +350,8 @@ class _Prefill:
             "attention_rows_ahead": attention,
             "normed_hidden": lambda: normed(self._now.visual),
             "normed_text": lambda: normed(self._now.queries_after_visual()),
+            "visual_places": lambda: Produced(self._now.visual),
+            "text_places": lambda: Produced(self._now.queries_after_visual()),
         }
 
     def _attention_rows(self, capture: Capture, rows: Tensor, queries: Queries) -> Produced:

@@ -97,6 +97,7 @@ def joined(answers: Sequence[Answer], count: int, tokens: TokenTable | None = No
         keep=keep,
         mix=mix,
         **{name: _marks(name, answers, tokens) for name in MARKS},
+        features=_features(answers, tokens),
         scores=_scores(answers, count),
         note="; ".join(dict.fromkeys(d.note for d in decisions if d.note)),
         flops=sum(decision.flops for decision in decisions),
@@ -118,6 +119,13 @@ def _marks(name: str, answers: Sequence[Answer], tokens: TokenTable | None) -> T
             for answer, marks in zip(answers, given, strict=True)
         ]
     )
+
+
+def _features(answers: Sequence[Answer], tokens: TokenTable | None) -> Tensor | None:
+    """Features of all survivors if a part gave some of its own; records need none."""
+    if tokens is None or all(answer.decision.features is None for answer in answers):
+        return None
+    return torch.cat([each.decision.featured(tokens.features[each.rows]) for each in answers])
 
 
 def _scores(answers: Sequence[Answer], count: int) -> Tensor | None:

@@ -118,7 +118,7 @@ def _items_to_see(difference: float, share: float, power: float) -> int:
 
     sure, likely = norm.ppf(1 - ALPHA / 2), norm.ppf(power)
     root = sure * sqrt(share) + likely * sqrt(share - difference**2)
-    items = ceil((root / difference) ** 2)
+    items: int = ceil((root / difference) ** 2)
     while mcnemar_power(items, difference, share) < power:
         items += ceil(items / 100)
     return items

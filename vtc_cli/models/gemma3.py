@@ -91,6 +91,13 @@ class Gemma3Adapter(Adapter):
         module: nn.Module = self.model.model.multi_modal_projector.mm_soft_emb_norm
         return module
 
+    def project(self, rows: Tensor) -> Tensor:
+        """(n, d) rows under the norm and the projection that follows it."""
+        projected: Tensor = self.projector(rows) @ (
+            self.model.model.multi_modal_projector.mm_input_projection_weight
+        )
+        return projected
+
     def rotary(self, hidden: Tensor, position_ids: Tensor, layer: int) -> Any:
         """The embeddings of the layer's kind: windows and full layers turn at other rates."""
         kind = self.decoder.config.layer_types[layer]

@@ -34,14 +34,15 @@ class Pivots(PrefillStage):
     as possible, the first get one more; the official code gives each int(N x keep_ratio / pivots),
     which keeps a few less than n (`fidelity: official` keeps that).
     Deviation: pivots take their turns by falling norm, visual ones first; in the official code the
-    order is that of a Python set.
+    order is that in which CPython walks a set of their places in the sequence, which depends on the
+    number of tokens before the picture (`fidelity: official` walks the same set).
     Deviation: ties go to the lowest index; a zero vector has cosine 0 to everything.
     Deviation: protected tokens are pivots before all others; DART alone has none.
     """
 
     paper: ClassVar[str] = PAPER
     needs: ClassVar[frozenset[str]] = frozenset(
-        {"keys", "text_keys", "normed_hidden", "normed_text"}
+        {"keys", "text_keys", "normed_hidden", "normed_text", "visual_places", "text_places"}
     )
     meets_budget: ClassVar[bool] = True
     layers: tuple[int, ...] = parameter(
@@ -64,7 +65,9 @@ class Pivots(PrefillStage):
     )
     visual_pivots: int = parameter(4, "pivots among the visual tokens", source=CODE, minimum=1)
     text_pivots: int = parameter(4, "pivots among the text behind them", source=CODE, minimum=0)
-    fidelity: Literal["sound", "official"] = parameter("sound", "how many tokens a pivot takes")
+    fidelity: Literal["sound", "official"] = parameter(
+        "sound", "how many tokens a pivot takes, and the order of their turns"
+    )
 
     def __post_init__(self) -> None:
         """Refuse a layer that no keys stand before.
@@ -90,7 +93,8 @@ class Pivots(PrefillStage):
         taken = tokens.protected.clone()
         taken[pivots] = True
         shares = self._shares(wanted - int(taken.sum()), pivots.shape[0] + text.shape[0])
-        _take(torch.cat([states[pivots], words[text]]), shares, states, taken)
+        turns = self._turns(pivots, text, signals)
+        _take(torch.cat([states[pivots], words[text]])[turns], shares, states, taken)
         keep = taken.nonzero()[:, 0]
         flops = signals.keys().numel() + 2 * len(shares) * states.numel()
         return Decision.prune(keep, len(tokens), scores=norm, flops=flops)
@@ -106,6 +110,14 @@ class Pivots(PrefillStage):
         if self.fidelity == "official":
             return self.visual_pivots + self._configured * self._official_share(count)
         return max(round(count * self.keep_ratio), 1) if self.tokens is None else self.tokens
+
+    def _turns(self, pivots: Tensor, text: Tensor, signals: Signals) -> list[int]:
+        """The order in which pivots choose: indices into the visual and then the text ones."""
+        if self.fidelity == "sound":
+            return list(range(pivots.shape[0] + text.shape[0]))
+        places = torch.cat([signals.visual_places()[pivots], signals.text_places()[text]]).tolist()
+        # A set of whole numbers is walked by their hashes and by how they came in, not by size.
+        return [places.index(place) for place in set(places)]
 
     @property
     def _configured(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
@@ -28,7 +28,8 @@ class ClsAttention(EncoderStage):
     which is the authors' answer for such towers; the paper has [CLS] only.
     Deviation: ties go to the lowest index; the official top-k leaves them open.
     Deviation: protected tokens stay whatever their attention; FasterVLM alone has none.
-    Deviation: at least one token stays; the paper's row of 0 tokens is a prompt without a picture.
+    Deviation: at least one token stays; the paper's row of 0 tokens is a prompt without a picture
+    (`fidelity: official` keeps that).
     """
 
     paper: ClassVar[str] = PAPER
@@ -44,13 +45,14 @@ class ClsAttention(EncoderStage):
         144,
         "tokens left without a budget",
         source="paper; 432, 288, 144, 58 and 29 in its tables",
-        minimum=1,
+        minimum=0,
         steers=Steering(1, None),
     )
+    fidelity: Literal["sound", "official"] = parameter("sound", "whether none may be left")
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Keep the best n; with n >= N nothing changes."""
-        wanted = entering_allowed(tokens, signals, self.tokens)
+        wanted = entering_allowed(tokens, signals, self.tokens, self._least)
         if wanted >= len(tokens):
             note = f"{wanted} tokens allowed, {len(tokens)} here"
             return Decision.identity(len(tokens), tokens.features.device, note=note)
@@ -60,4 +62,8 @@ class ClsAttention(EncoderStage):
 
     def count(self, counts: VisualCounts) -> VisualCounts | None:
         """What `decide` leaves, told by numbers alone."""
-        return counted_entering(counts, self.tokens)
+        return counted_entering(counts, self.tokens, self._least)
+
+    @property
+    def _least(self) -> int:
+        return int(self.fidelity == "sound")

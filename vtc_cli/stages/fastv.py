@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from vtc_cli.core.counts import Steering, VisualCounts
 from vtc_cli.core.decision import Decision
@@ -28,7 +28,8 @@ class LastRow(PrefillStage):
     Deviation: the paper's text averages over all queries; its code, followed here, takes one row.
     Deviation: ties go to the lowest index; the official sort leaves them open.
     Deviation: protected tokens stay whatever their attention; FastV alone has none.
-    Deviation: a share above zero leaves at least one token; the official rounding may leave none.
+    Deviation: a share above zero leaves at least one token; the official rounding may leave none
+    (`fidelity: official` keeps that).
     Deviation: layer 0 is refused, for no layer before it has attention; the official code draws at
     random there, which is what the recipe `random` is for.
     """
@@ -54,6 +55,7 @@ class LastRow(PrefillStage):
         minimum=0,
         steers=Steering(1, None),
     )
+    fidelity: Literal["sound", "official"] = parameter("sound", "whether none may be left")
 
     def __post_init__(self) -> None:
         """Refuse a layer that no attention stands before.
@@ -83,4 +85,5 @@ class LastRow(PrefillStage):
         """Tokens left of `count` without a budget."""
         if self.tokens is not None:
             return self.tokens
-        return max(round(count * self.keep_ratio), int(self.keep_ratio > 0))
+        rounded = round(count * self.keep_ratio)
+        return rounded if self.fidelity == "official" else max(rounded, int(self.keep_ratio > 0))

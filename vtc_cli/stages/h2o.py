@@ -7,7 +7,7 @@ of the entry that received least among those that are not recent, at every step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from vtc_cli.core.counts import CacheCounts, Steering
 from vtc_cli.core.decision import Decision
@@ -33,7 +33,8 @@ class HeavyHitters(DecodeStage):
     Deviation: with grouped queries the sums of the query heads that share a key/value head are
     averaged; the official code indexes keys by query head and fits models without groups only.
     Deviation: ties go to the lowest index; the official top-k leaves them open.
-    Deviation: a share above zero keeps at least one entry; the official rounding may keep none.
+    Deviation: a share above zero keeps at least one entry; the official rounding may keep none
+    (`fidelity: official` keeps that).
     Deviation: a token budget C is split between the two in the proportion of the shares.
     Deviation: protected entries stay and count; the paper has none.
     """
@@ -75,6 +76,7 @@ class HeavyHitters(DecodeStage):
     visual_only: bool = parameter(
         False, "text stays uncounted, H and R are of the visual entries", source="ours"
     )
+    fidelity: Literal["sound", "official"] = parameter("sound", "whether none may be left")
 
     @property
     def evicts_text(self) -> bool:
@@ -107,7 +109,8 @@ class HeavyHitters(DecodeStage):
         if budget is not None:
             recent = round(budget * self.recent_ratio / (sum(shares) or 1.0))
             return budget - recent, recent
-        heavy, recent = (max(int(share * prompt), int(share > 0)) for share in shares)
+        sound = self.fidelity == "sound"
+        heavy, recent = (max(int(share * prompt), int(sound and share > 0)) for share in shares)
         return (
             heavy if self.heavy_tokens is None else self.heavy_tokens,
             recent if self.recent_tokens is None else self.recent_tokens,

@@ -41,6 +41,9 @@ class Carve(PrefillStage):
     Deviation: a merged token weighs its members by the original tokens they stand for, so that
     chained recipes stay means of the picture; `fidelity: official` takes the plain mean. Both agree
     while nothing was merged before.
+    Deviation: scores and points are float64 and the directions those of the Gram matrix; the
+    official code decomposes the rows and adds the points in float32, where scores that nearly tie
+    may change places (`fidelity: official` does the same).
     Deviation: 1.5 n is held to N, protected tokens come first, and n = 1 keeps one token unmerged;
     the official code fails on these.
     """
@@ -67,7 +70,9 @@ class Carve(PrefillStage):
     info_source: Literal["layer_output", "attention_output", "o_proj"] = parameter(
         "layer_output", "matrix behind the information score", source=CODE
     )
-    fidelity: Literal["sound", "official"] = parameter("sound", "weights of merged tokens")
+    fidelity: Literal["sound", "official"] = parameter(
+        "sound", "weights of merged tokens, precision of scores and points"
+    )
 
     def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
         """Carve down to n tokens; with n >= N nothing changes."""
@@ -96,11 +101,14 @@ class Carve(PrefillStage):
         return signals.attention_projection()
 
     def _score(self, matrix: Tensor, signals: Signals, protected: Tensor) -> Tensor:
-        """(N,) float64 joined score, protected tokens above all others."""
+        """(N,) joined score, protected tokens above all others."""
         attention = require_finite(signals.attention_rows("last").mean(dim=0)[0], "attention")
         scale = rank_points if self.combine == "rank_points" else min_max
-        weight = self.attention_weight
-        joined = weight * scale(attention) + (1 - weight) * scale(information_contribution(matrix))
+        official, weight = self.fidelity == "official", self.attention_weight
+        information = _by_svd(matrix) if official else information_contribution(matrix)
+        points = scale(attention), scale(information)
+        first, second = (each.float() for each in points) if official else points
+        joined = weight * first + (1 - weight) * second
         return joined + protected * (joined.max() + 1)
 
     def _merged(
@@ -131,6 +139,13 @@ class Carve(PrefillStage):
             note=f"{int(goes.sum())} merged",
             flops=flops,
         )
+
+
+def _by_svd(rows: Tensor) -> Tensor:
+    """(N,) float32 information scores of rows (N, d) by their singular value decomposition."""
+    left, sigma, _ = torch.linalg.svd(rows.float(), full_matrices=False)
+    scores: Tensor = (left.abs() * sigma).sum(dim=1)
+    return scores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,6 +152,11 @@ class Adapter(ABC):
         """
         return torch.cat([part.reshape(-1, part.shape[-1]) for part in states])
 
+    def project(self, rows: Tensor) -> Tensor:
+        """(n, d) what the projector makes of rows (n, d_vision) in the form of `projector_rows`."""
+        projected: Tensor = self.projector(rows[None])[0]
+        return projected
+
     @property
     def decoder_layers(self) -> Sequence[nn.Module]:
         """Blocks of the decoder."""

@@ -180,6 +180,12 @@ class QwenAdapter(Adapter):
         }
         return in_span_order(prompt, rows)
 
+    def project(self, rows: Tensor) -> Tensor:
+        """(n, d) what the merger makes of the four patches of each token."""
+        patches = rows.reshape(-1, rows.shape[-1] // self.shape.merged_patches)
+        merged: Tensor = self.projector(patches)
+        return merged
+
     def in_token_order(self, rows: Tensor, kind: Kind, prompt: Prompt) -> Tensor:
         """(n, ...) rows of the merger's input, one a token of `kind`, in the order of tokens."""
         return rows

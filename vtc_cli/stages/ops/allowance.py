@@ -29,8 +29,8 @@ def counted_allowed(counts: VisualCounts, own: int) -> VisualCounts:
     return counts.left(_allowed(counts.budget, counts.layer, entering, counts.protected, own))
 
 
-def entering_allowed(tokens: TokenTable, signals: Signals, own: int) -> int:
-    """Tokens that an encoder stage may let through; at least one, and all that are protected.
+def entering_allowed(tokens: TokenTable, signals: Signals, own: int, least: int = 1) -> int:
+    """Tokens that an encoder stage may let through; all that are protected are among them.
 
     Where nothing prunes in the decoder, what enters is the layer average, so exactly the budget
     enters. Where stages of the decoder follow the budget too, they do the rest: the stage keeps its
@@ -40,13 +40,15 @@ def entering_allowed(tokens: TokenTable, signals: Signals, own: int) -> int:
         tokens: as they come in.
         signals: with a budget or without.
         own: the stage's own count, used without a budget.
+        least: tokens that stay whatever that count, 0 for a code that may keep none.
     """
-    return _entering(signals.budget, len(tokens), int(tokens.protected.sum()), own)
+    return _entering(signals.budget, len(tokens), max(int(tokens.protected.sum()), least), own)
 
 
-def counted_entering(counts: VisualCounts, own: int) -> VisualCounts:
+def counted_entering(counts: VisualCounts, own: int, least: int = 1) -> VisualCounts:
     """What a stage leaves that keeps as many as `entering_allowed` says, by numbers alone."""
-    return counts.left(_entering(counts.budget, counts.tokens, counts.protected, own))
+    held = max(counts.protected, least)
+    return counts.left(_entering(counts.budget, counts.tokens, held, own))
 
 
 def _allowed(
@@ -57,11 +59,11 @@ def _allowed(
     return budget.schedule(entering, protected)[budget.prune_layers.index(layer)]
 
 
-def _entering(budget: LayerBudget | None, total: int, protected: int, own: int) -> int:
+def _entering(budget: LayerBudget | None, total: int, least: int, own: int) -> int:
     count = own
     if budget is not None and budget.prune_layers:
         most = budget.largest_entering(total)
         count = max(min(own, most), min(ceil(budget.layer_average), most))
     elif budget is not None:
         count = round(budget.layer_average)
-    return min(max(count, protected, 1), total)
+    return min(max(count, least), total)
