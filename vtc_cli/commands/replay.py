@@ -41,10 +41,13 @@ def answer_from_tokens(
     media = blank_media(file)
     dtype = file.head.model.dtype if options.dtype == "auto" else options.dtype
     session = load_session(output, options.model, options.device, dtype, options.attn)
-    prompt = session.adapter.prepare(media, question)
-    check_model(file, session, prompt)
     device = session.adapter.device
-    plan, tokens = replay_plan(file, device), file.entering_on(device)
+    plan = replay_plan(file, device)
+    prompt = session.adapter.prepare(media, question)
+    if plan.before_pooling:
+        prompt = session.adapter.unpooled(prompt)
+    check_model(file, session, prompt)
+    tokens = file.entering_on(device)
     trace = session.run(
         prompt,
         plan,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from vtc_cli.models.support.offline import (
     text_sizes,
 )
 from vtc_cli.models.support.parts import Parts, frame_settings, load_parts
-from vtc_cli.models.support.prompt import Kind, Seen
+from vtc_cli.models.support.prompt import Kind, Prompt, Seen
 from vtc_cli.models.support.shapes import decoder_shape, tower_shape
 
 PIXELS = "pixel_values_videos"
@@ -108,19 +109,32 @@ class LlavaNextVideoAdapter(Adapter):
 
     def see(self, media: Media) -> Seen:
         """Every frame of a video."""
-        config, frames = self.model.config, media.frames.shape[0]
-        side = config.vision_config.image_size // config.vision_config.patch_size
-        side //= config.spatial_pool_stride
-        marker = self.parts.token(config.video_token_index)
+        config, pixels = self.model.config, self._pixels(media)
+        patches = config.vision_config.image_size // config.vision_config.patch_size
+        whole = self._seen(media, pixels, patches)
+        pooled = self._seen(media, pixels, patches // config.spatial_pool_stride)
+        return replace(pooled, unpooled=whole)
+
+    def _seen(self, media: Media, pixels: Tensor, side: int) -> Seen:
+        """Frames of `side` x `side` tokens; pixels (1, F, 3, H, W)."""
+        frames = media.frames.shape[0]
+        marker = self.parts.token(self.model.config.video_token_index)
         return Seen(
             kind="video",
             grids=(Grid(frames, side, side),),
             tower=(TowerInput(frames, side, side),),
-            inputs={PIXELS: self._pixels(media)},
+            inputs={PIXELS: pixels},
             boxes=self._boxes(media, side),
             text=marker * frames * side**2,
             marker=marker,
         )
+
+    def tower_output(self, kind: Kind, inputs: Mapping[str, Tensor], prompt: Prompt) -> Any:
+        """The library's own; of an unpooled prompt the projector reads what the pooling read."""
+        if prompt.pooled is None:
+            return super().tower_output(kind, inputs, prompt)
+        with self.model.model.vision_resampler.register_forward_hook(_not_pooled):
+            return super().tower_output(kind, inputs, prompt)
 
     def joined_inputs(self, seen: Sequence[Seen]) -> Mapping[str, Tensor]:
         """The frames of all videos in one row: each is seen alone, and lengths may differ."""
@@ -153,6 +167,11 @@ class LlavaNextVideoAdapter(Adapter):
     def handed(self, features: Tensor) -> Any:
         """The model reads them as one batch."""
         return features[None]
+
+
+def _not_pooled(module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """A hook that lets the input of a module pass."""
+    return args[0]
 
 
 def _frame_processor(source: str) -> Any:

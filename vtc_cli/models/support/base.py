@@ -157,7 +157,7 @@ class Adapter(ABC):
             (N0, ...) of the same dtype.
         """
         joined = self.shape.merged_patches
-        if joined == 1:
+        if joined == 1 or prompt.pooled is not None:
             return patches
         side, inner = round(joined**0.5), patches.shape[1:]
         tokens = []
@@ -177,6 +177,25 @@ class Adapter(ABC):
         shown = (media,) if isinstance(media, Media) else tuple(media)
         self._check(shown)
         seen = self.see_all([as_taken(each, self.takes, self.family) for each in shown])
+        return self._prompt(seen, question)
+
+    def unpooled(self, prompt: Prompt) -> Prompt:
+        """The prompt with its videos as they are before the family's own pooling of frames.
+
+        The positions are those of the longer prompt; warnings stay those of the pooled one, for
+        what enters the decoder is up to the stage that takes the place of the pooling. Families
+        that join patches inside their tower or projector (Qwen, InternVL, SmolVLM, Gemma) have no
+        such pooling, and pictures are never pooled so: then this is `prompt` itself.
+        """
+        if all(one.unpooled is None for one in prompt.seen):
+            return prompt
+        whole = self._prompt(tuple(one.unpooled or one for one in prompt.seen), prompt.question)
+        return replace(
+            whole, warnings=prompt.warnings, frame_scorers=prompt.frame_scorers, pooled=prompt
+        )
+
+    def _prompt(self, seen: tuple[Seen, ...], question: str) -> Prompt:
+        """Text around what is seen."""
         input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
         places = visual_places(input_ids, self.placeholder_ids, layout_of(seen).tokens)
         joined = self.joined_inputs(seen)

@@ -14,6 +14,7 @@ from torch import Tensor
 from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.shape import TowerInput
 from vtc_cli.core.signals import FrameScorer
+from vtc_cli.core.trace import Uncompressed
 
 Kind = Literal["image", "video"]
 
@@ -32,6 +33,8 @@ class Seen:
         text: what stands in the prompt: its placeholders and whatever goes between and around them.
         marker: what `text` takes the place of in the formatted chat.
         warnings: what was done to the picture that the reader must know.
+        unpooled: the same video before the family's own pooling of frames, in the order of its
+            tokens; None where the family does none.
     """
 
     kind: Kind
@@ -42,6 +45,7 @@ class Seen:
     text: str
     marker: str
     warnings: tuple[str, ...] = ()
+    unpooled: Seen | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,8 @@ class Prompt:
         warnings: what was done to the pictures that the reader must know.
         frame_scorers: score the frames of each span by the question; empty for the model's own
             means.
+        pooled: the prompt as the full model gets it, where this one shows videos before the
+            family's own pooling; None otherwise.
     """
 
     input_ids: Tensor
@@ -69,6 +75,7 @@ class Prompt:
     question: str
     warnings: tuple[str, ...] = ()
     frame_scorers: tuple[FrameScorer, ...] = ()
+    pooled: Prompt | None = None
 
     @property
     def layout(self) -> Layout:
@@ -95,6 +102,11 @@ class Prompt:
     def prompt_tokens(self) -> int:
         """S, all tokens of the uncompressed prompt."""
         return int(self.input_ids.shape[1])
+
+    @property
+    def sizes(self) -> Uncompressed:
+        """What a saving is compared with where this is the full model's prompt."""
+        return Uncompressed(self.layout, self.tower, self.prompt_tokens)
 
 
 def layout_of(seen: Sequence[Seen]) -> Layout:
