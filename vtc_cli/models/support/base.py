@@ -177,25 +177,6 @@ class Adapter(ABC):
         shown = (media,) if isinstance(media, Media) else tuple(media)
         self._check(shown)
         seen = self.see_all([as_taken(each, self.takes, self.family) for each in shown])
-        return self._prompt(seen, question)
-
-    def unpooled(self, prompt: Prompt) -> Prompt:
-        """The prompt with its videos as they are before the family's own pooling of frames.
-
-        The positions are those of the longer prompt; warnings stay those of the pooled one, for
-        what enters the decoder is up to the stage that takes the place of the pooling. Families
-        that join patches inside their tower or projector (Qwen, InternVL, SmolVLM, Gemma) have no
-        such pooling, and pictures are never pooled so: then this is `prompt` itself.
-        """
-        if all(one.unpooled is None for one in prompt.seen):
-            return prompt
-        whole = self._prompt(tuple(one.unpooled or one for one in prompt.seen), prompt.question)
-        return replace(
-            whole, warnings=prompt.warnings, frame_scorers=prompt.frame_scorers, pooled=prompt
-        )
-
-    def _prompt(self, seen: tuple[Seen, ...], question: str) -> Prompt:
-        """Text around what is seen."""
         input_ids = prompt_ids(self.parts, self.fallback, seen, question).to(self.device)
         places = visual_places(input_ids, self.placeholder_ids, layout_of(seen).tokens)
         joined = self.joined_inputs(seen)
@@ -207,6 +188,33 @@ class Adapter(ABC):
             encoder_inputs={name: value.to(self.device) for name, value in joined.items()},
             question=question,
             warnings=(*self.prompt_warnings(input_ids), *_warnings(seen)),
+        )
+
+    def unpooled(self, prompt: Prompt) -> Prompt:
+        """The prompt with its videos as they are before the family's own pooling of frames.
+
+        The positions are those of the longer prompt; warnings stay those of the pooled one, for
+        what enters the decoder is up to the stage that takes the place of the pooling. Families
+        that join patches inside their tower or projector (Qwen, InternVL, SmolVLM, Gemma) have no
+        such pooling, and pictures are never pooled so: then this is `prompt` itself.
+        """
+        if all(one.unpooled is None for one in prompt.seen):
+            return prompt
+        seen = tuple(one.unpooled or one for one in prompt.seen)
+        layout, own = layout_of(seen), prompt.layout
+        copies = torch.ones_like(prompt.input_ids[0])
+        firsts = torch.tensor([own.tokens_of(span) for span in range(own.spans)]).cumsum(0)
+        for span, end in enumerate(firsts.tolist()):  # placeholders of a span are all alike
+            more = layout.tokens_of(span) - own.tokens_of(span)
+            copies[prompt.visual_index[end - 1]] += more
+        input_ids = prompt.input_ids.repeat_interleave(copies, dim=1)
+        return replace(
+            prompt,
+            input_ids=input_ids,
+            position_ids=self.positions(input_ids, seen),
+            visual_index=visual_places(input_ids, self.placeholder_ids, layout.tokens),
+            seen=seen,
+            pooled=prompt,
         )
 
     def turn_ids(self, question: str, last_id: int) -> Tensor:
