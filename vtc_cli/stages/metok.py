@@ -47,10 +47,10 @@ class EventPool(EncoderStage):
     relevant to the question are key events; in every event the most relevant frames are key frames.
 
     The pooling takes the place of the one that LLaVA-OneVision and LLaVA-NeXT-Video do to frames:
-    27 x 27 projected tokens leave 169, 36 or 9, and 24 x 24 leave 144, 36 or 9, where these models
-    have 196 and 144. So fewer tokens leave a frame, but of a clip of key frames alone not many
-    fewer. Families that join patches inside tower or projector (Qwen, InternVL, SmolVLM, Gemma)
-    have no grid before that; there the stage pools the tokens that they make.
+    27 x 27 projected tokens leave 169, 36 or 9 where the model itself has 196, and 24 x 24 leave
+    144, 36 or 9 where it has 144. With strides of 1 more tokens are left than the full model has.
+    Families that join patches inside tower or projector (Qwen, InternVL, SmolVLM, Gemma) have no
+    grid before that; there the stage pools the tokens that they make.
 
     Deviation: the relevance is what the model's own features and embeddings say, unless a pair of
     image and text encoder gives it (`--relevance`); the official code runs a second, complete

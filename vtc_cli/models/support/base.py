@@ -203,10 +203,10 @@ class Adapter(ABC):
         seen = tuple(one.unpooled or one for one in prompt.seen)
         layout, own = layout_of(seen), prompt.layout
         copies = torch.ones_like(prompt.input_ids[0])
-        firsts = torch.tensor([own.tokens_of(span) for span in range(own.spans)]).cumsum(0)
-        for span, end in enumerate(firsts.tolist()):  # placeholders of a span are all alike
-            more = layout.tokens_of(span) - own.tokens_of(span)
-            copies[prompt.visual_index[end - 1]] += more
+        end = 0
+        for span in range(own.spans):  # placeholders of a span are all alike, so the last is copied
+            end += own.tokens_of(span)
+            copies[prompt.visual_index[end - 1]] += layout.tokens_of(span) - own.tokens_of(span)
         input_ids = prompt.input_ids.repeat_interleave(copies, dim=1)
         return replace(
             prompt,
