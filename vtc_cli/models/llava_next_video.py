@@ -130,11 +130,12 @@ class LlavaNextVideoAdapter(Adapter):
         )
 
     def tower_output(self, kind: Kind, inputs: Mapping[str, Tensor], prompt: Prompt) -> Any:
-        """The library's own; of an unpooled prompt the projector reads what the pooling read."""
+        """The library's own, or the projected patches of all frames."""
         if prompt.pooled is None:
             return super().tower_output(kind, inputs, prompt)
-        with self.model.model.vision_resampler.register_forward_hook(_not_pooled):
-            return super().tower_output(kind, inputs, prompt)
+        carrier = self.carrier()
+        carrier.pooler_output = self.projected_patches(inputs[PIXELS][0])
+        return carrier
 
     def joined_inputs(self, seen: Sequence[Seen]) -> Mapping[str, Tensor]:
         """The frames of all videos in one row: each is seen alone, and lengths may differ."""
@@ -167,11 +168,6 @@ class LlavaNextVideoAdapter(Adapter):
     def handed(self, features: Tensor) -> Any:
         """The model reads them as one batch."""
         return features[None]
-
-
-def _not_pooled(module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """A hook that lets the input of a module pass."""
-    return args[0]
 
 
 def _frame_processor(source: str) -> Any:

@@ -224,21 +224,20 @@ class LlavaOnevisionAdapter(AnyresAdapter):
             return super().tower_output(kind, inputs, prompt)
         frames = [one.tower[0].count for one in prompt.seen if one.kind == "video"]
         outputs = [
-            self._video_output({"pixel_values_videos": pixels}, prompt)
+            self._video_output(pixels, prompt)
             for pixels in torch.split(inputs["pixel_values_videos"], frames, dim=1)
         ]
         outputs[0].pooler_output = torch.cat([each.pooler_output for each in outputs], dim=1)
         return outputs[0]
 
-    def _video_output(self, inputs: Mapping[str, Tensor], prompt: Prompt) -> Any:
-        """What the library makes of one video; unpooled, projected patches and the newline."""
-        projected: list[Tensor] = []
-        with self.projector.register_forward_hook(lambda *call: projected.append(call[-1])):
-            output = super().tower_output("video", inputs, prompt)
-        if prompt.pooled is not None:
-            newline = output.pooler_output[:, -1:]
-            output.pooler_output = torch.cat([projected[0].flatten(0, 1)[None], newline], dim=1)
-        return output
+    def _video_output(self, pixels: Tensor, prompt: Prompt) -> Any:
+        """The library's own of one video, or its projected patches and the newline."""
+        if prompt.pooled is None:
+            return super().tower_output("video", {"pixel_values_videos": pixels}, prompt)
+        patches = self.projected_patches(pixels[0]).flatten(0, 1)
+        carrier = self.carrier()
+        carrier.pooler_output = torch.cat([patches, self.model.model.image_newline[None]])[None]
+        return carrier
 
     def arranged(self, seen: Seen, values: Tensor, learned: Tensor) -> Tensor:
         """(n, C) values of the tokens of one picture or video, from those of its patches."""

@@ -307,6 +307,17 @@ class Adapter(ABC):
         method = getattr(self.model.model, f"get_{kind}_features")
         return method(**inputs, return_dict=True)
 
+    def projected_patches(self, pixels: Tensor) -> Tensor:
+        """(F, P, d) what tower and projector make of frames (F, 3, H, W), as if none were pooled.
+
+        The library's methods for videos go on to pool, so its two modules are called here.
+        """
+        model, layer = self.model.model, self.model.config.vision_feature_layer
+        states = model.vision_tower(pixels, output_hidden_states=layer, return_dict=True)
+        rows = states.hidden_states[layer][:, self.shape.class_tokens :]
+        projected: Tensor = model.multi_modal_projector(rows)
+        return projected
+
     def added(self, carriers: Mapping[Kind, Any], prompt: Prompt) -> tuple[Tensor, ...]:
         """Rows (N, d) that the first decoder layers add."""
         return ()
