@@ -21,6 +21,7 @@ from vtc_cli.models.support.prompt import (
     Seen,
     in_span_order,
     layout_of,
+    longer_ids,
 )
 
 # Signals that every family gives: the engine reads them off the projector and the decoder.
@@ -193,26 +194,19 @@ class Adapter(ABC):
     def unpooled(self, prompt: Prompt) -> Prompt:
         """The prompt with its videos as they are before the family's own pooling of frames.
 
-        The positions are those of the longer prompt; warnings stay those of the pooled one, for
-        what enters the decoder is up to the stage that takes the place of the pooling. Families
-        that join patches inside their tower or projector (Qwen, InternVL, SmolVLM, Gemma) have no
-        such pooling, and pictures are never pooled so: then this is `prompt` itself.
+        Warnings stay, for what enters the decoder is up to the stage that pools instead. Pictures
+        and families that join patches inside tower or projector (Qwen, InternVL, SmolVLM, Gemma)
+        have no such pooling: then this is `prompt` itself.
         """
         if all(one.unpooled is None for one in prompt.seen):
             return prompt
         seen = tuple(one.unpooled or one for one in prompt.seen)
-        layout, own = layout_of(seen), prompt.layout
-        copies = torch.ones_like(prompt.input_ids[0])
-        end = 0
-        for span in range(own.spans):  # placeholders of a span are all alike, so the last is copied
-            end += own.tokens_of(span)
-            copies[prompt.visual_index[end - 1]] += layout.tokens_of(span) - own.tokens_of(span)
-        input_ids = prompt.input_ids.repeat_interleave(copies, dim=1)
+        input_ids = longer_ids(prompt, layout_of(seen))
         return replace(
             prompt,
             input_ids=input_ids,
             position_ids=self.positions(input_ids, seen),
-            visual_index=visual_places(input_ids, self.placeholder_ids, layout.tokens),
+            visual_index=visual_places(input_ids, self.placeholder_ids, layout_of(seen).tokens),
             seen=seen,
             pooled=prompt,
         )

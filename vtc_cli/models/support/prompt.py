@@ -150,3 +150,17 @@ def in_span_order(prompt: Prompt, by_kind: Mapping[Kind, Tensor]) -> Tensor:
         ordered.append(by_kind[kind][start : start + count])
         done[kind] = start + count
     return torch.cat(ordered)
+
+
+def longer_ids(prompt: Prompt, layout: Layout) -> Tensor:
+    """(1, S) ids of `prompt` with a placeholder for each token of `layout`, which has no fewer.
+
+    The placeholders of a span are all alike, so its last one is copied; a tokenizer would warn of
+    a length that never enters the decoder.
+    """
+    copies, end = torch.ones_like(prompt.input_ids[0]), 0
+    for span in range(layout.spans):
+        own = prompt.layout.tokens_of(span)
+        end += own
+        copies[prompt.visual_index[end - 1]] += layout.tokens_of(span) - own
+    return prompt.input_ids.repeat_interleave(copies, dim=1)
