@@ -31,6 +31,7 @@ from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Session
 from vtc_cli.metrics.flops import prefill_flops
 from vtc_cli.models.support.load import LoadOptions, load_model
+from vtc_cli.models.support.prompt import Prompt
 from vtc_cli.recipe.load import load_recipe
 from vtc_cli.recipe.resolve import resolve
 from vtc_cli.stages.metok import EventPool
@@ -83,8 +84,12 @@ def runs(session: Session, frames: int, pairs: int) -> dict[str, list[Trace]]:
     """Traces of the full prefill and of METok's, pair by pair; the first pair warms up."""
     prompt = session.adapter.prepare(clip(frames), QUESTION)
     width, dtype = session.adapter.shape.decoder.width, session.adapter.model.dtype
-    full = TokenTable.from_layout(scenes(prompt.layout, width, dtype), prompt.layout)
-    pooled = full.apply(EventPool().decide(full, view(prompt.layout)))
+    unpooled = session.adapter.unpooled(prompt)
+    full, whole = (
+        TokenTable.from_layout(scenes(each.layout, width, dtype), each.layout)
+        for each in (prompt, unpooled)
+    )
+    pooled = whole.apply(EventPool().decide(whole, view(unpooled.layout)))
     recipe = resolve(
         load_recipe("metok"),
         session.adapter.shape,
@@ -92,15 +97,15 @@ def runs(session: Session, frames: int, pairs: int) -> dict[str, list[Trace]]:
         original_tokens=prompt.layout.tokens,
         budget=None,
     )
-    chosen: dict[str, tuple[Plan, TokenTable]] = {
-        "full": (Plan("full"), full),
-        "metok": (replace(recipe, encoder=()), pooled),
+    chosen: dict[str, tuple[Prompt, Plan, TokenTable]] = {
+        "full": (prompt, Plan("full"), full),
+        "metok": (unpooled, replace(recipe, encoder=()), pooled),
     }
     found: dict[str, list[Trace]] = {name: [] for name in chosen}
     once: Any = Generation(max_new_tokens=1)
     for turn in range(pairs + 1):
-        for name, (plan, tokens) in chosen.items():
-            trace = session.run(prompt, plan, once, tokens=tokens)
+        for name, (shown, plan, tokens) in chosen.items():
+            trace = session.run(shown, plan, once, tokens=tokens)
             if turn:
                 found[name].append(trace)
     return found

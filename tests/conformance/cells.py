@@ -188,7 +188,7 @@ def followed(name: str, chosen: Subject) -> tuple[Subject, Plan, Trace, Tensor]:
     for plan in plans_for(name, chosen):
         with suppress(BudgetError):
             seen = chosen
-            if plan.input:
+            if plan.input or plan.before_pooling:
                 media = media_of(chosen.prompt.kinds[0])
                 seen = Subject(
                     chosen.adapter, shrink(chosen.adapter, media, chosen.prompt, plan)[0]

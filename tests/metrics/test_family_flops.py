@@ -36,3 +36,13 @@ def test_agrees_with_the_librarys_counter(name: str) -> None:
     assert seen == pytest.approx(expected.decode_step, rel=0.01)
     trace = family_session(adapter).run(prompt, Plan("full"), Generation(max_new_tokens=2))
     assert trace_flops(trace) == expected
+
+
+@pytest.mark.parametrize("name", ["llava_next_video two", "llava_onevision both"])
+def test_agrees_with_the_librarys_counter_where_frames_are_not_pooled(name: str) -> None:
+    """The projector of LLaVA-NeXT-Video then reads four times as many rows."""
+    adapter = small_family(CASES[name].family)
+    prompt = adapter.unpooled(case_prompt(adapter, CASES[name]))
+    expected = full_flops(adapter.shape, prompt.prompt_tokens, prompt.tower)
+    seen, _ = counted(lambda: adapter.encode(prompt))
+    assert seen == pytest.approx(expected.vision + expected.projector, rel=0.001)

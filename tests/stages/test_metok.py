@@ -190,6 +190,26 @@ def test_tokens_a_frame_are_those_of_the_sheet(
     assert tuple(found) == counts
 
 
+@pytest.mark.parametrize(
+    ("side", "singles", "tokens"),
+    [
+        (27, 2, 1762),  # LLaVA-OneVision: 10 x 169 + 2 x 36
+        (14, 2, 508),  # and behind its own pooling
+        (24, 4, 1296),  # LLaVA-NeXT-Video: 8 x 144 + 4 x 36
+        (12, 4, 324),
+    ],
+)
+def test_a_clip_of_twelve_frames_by_hand(side: int, singles: int, tokens: int) -> None:
+    """Three key events whose frames are all key, and the other frames in two other events."""
+    low, lengths = 0.2, [singles // 2, singles // 2, 3, 3, 6 - singles]
+    edges = set(np.cumsum(lengths)[:-1].tolist())
+    alike = tuple(low if frame in edges else 0.99 for frame in range(1, 12))
+    relevance = [0.0] * singles + [1.0] * (12 - singles)
+    after = pool(turning(alike, side), relevance)
+    assert after.segment.unique().numel() == 5
+    assert len(after) == tokens
+
+
 def frame_pooled(rows: Tensor, stride: int, mode: str) -> TokenTable:
     """Two frames, one event, pooled with one stride; rows (h, w, d)."""
     high, wide, width = rows.shape
@@ -274,7 +294,7 @@ def test_the_note_names_what_the_relevance_was_made_of() -> None:
     tokens = turning(SHEET, 2)
     view = signals(tokens.layout, relevance=torch.zeros(6))
     decision = EventPool(cuts=2).decide(tokens, view)
-    assert decision.note == "3 events, 3 key; relevance from a test"
+    assert decision.note == "24 tokens in 3 events, 3 key; relevance from a test"
     assert decision.details == {"events": 3, "key_events": 3, "key_frames": 6}
 
 
@@ -314,6 +334,25 @@ def test_what_is_not_finite_in_a_video_is_an_error(where: str) -> None:
 def test_counts_at_the_published_share(length: int, key: bool, counts: list[int]) -> None:
     tables = descend(events_of([length], [key]), EventPrune(layers=LAYERS))
     assert [len(tokens) for tokens in tables] == counts
+
+
+@pytest.mark.parametrize(
+    ("share", "length", "key", "stays"),
+    [
+        (0.07, 100, True, 8),  # the product is a little more than 7 in floating point
+        (0.14, 100, False, 8),
+        (0.55, 100, True, 56),
+        (0.76, 25, True, 19),
+        (0.5, 100, True, 50),
+    ],
+)
+def test_counts_are_rounded_up_as_python_rounds(
+    share: float, length: int, key: bool, stays: int
+) -> None:
+    """The official code takes the ceiling of the product of floats as it is."""
+    assert ceil(share * length / (1 if key else 2)) == stays
+    tables = descend(events_of([length], [key]), EventPrune(layers=LAYERS, keep_ratio=share))
+    assert len(tables[1]) == stays
 
 
 def test_a_share_of_one_halves_what_is_not_key_and_nothing_else() -> None:

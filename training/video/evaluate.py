@@ -24,7 +24,6 @@ from training.video.clips import FRAMES, Clip, compose_clip, draw_clip
 from training.video.data import TEST_SEEDS
 from training.video.questions import ASKED, MAKERS, ClipQuestion
 from vtc_cli.commands.job import PlanOptions, do_job
-from vtc_cli.core.discover import recipe_files
 from vtc_cli.core.media import Media
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.session import Session
@@ -60,21 +59,10 @@ def pooling(stride: int) -> str:
         "key_frames": FRAMES,
         "key_strides": [stride, stride],
         "other_strides": [stride, stride],
+        "before_pooling": False,
     }
     text = {"name": "pooling", "positions": "original", "encoder": [{"metok.event_pool": stage}]}
     return str(yaml.safe_dump(text, sort_keys=False))
-
-
-def finer_metok() -> str:
-    """Return the METok recipe, as YAML, with half its strides, which leaves room for 288 tokens.
-
-    Its strides are meant for a frame of more tokens than the 12 x 12 of `tiny-video`.
-    """
-    recipe = yaml.safe_load(recipe_files()["metok"].read_text())
-    stage = recipe["encoder"][0]["metok.event_pool"]
-    for name in ("key_strides", "other_strides"):
-        stage[name] = [stride // 2 for stride in stage[name]]
-    return str(yaml.safe_dump(recipe | {"name": "metok-finer"}, sort_keys=False))
 
 
 QUARTER = 288.0
@@ -84,7 +72,7 @@ SETTINGS = {
     "2 frames": Setting(frames=2),
     "random 288": Setting(recipe="random", budget=QUARTER),
     "pooled 2 x 2": Setting(recipe=pooling(2)),
-    "METok 288": Setting(recipe=finer_metok(), budget=QUARTER),
+    "METok 288": Setting(recipe="metok", budget=QUARTER),
     "4 frames": Setting(frames=4),
     "random 576": Setting(recipe="random", budget=576.0),
     "METok": Setting(recipe="metok"),

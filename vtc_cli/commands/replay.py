@@ -44,10 +44,13 @@ def answer_from_tokens(
     made = file.head.model.id
     model = made if options.model == AUTO and made in SHIPPED else model_for(options.model, ())
     session = load_session(output, model, options.device, dtype, options.attn)
-    prompt = session.adapter.prepare(media, question)
-    check_model(file, session, prompt)
     device = session.adapter.device
-    plan, tokens = replay_plan(file, device), file.entering_on(device)
+    plan = replay_plan(file, device)
+    prompt = session.adapter.prepare(media, question)
+    if plan.before_pooling:
+        prompt = session.adapter.unpooled(prompt)
+    check_model(file, session, prompt)
+    tokens = file.entering_on(device)
     trace = session.run(
         prompt,
         plan,

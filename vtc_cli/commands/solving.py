@@ -221,6 +221,7 @@ def _sizes(options: SolveOptions, adapter: Adapter) -> Sizes:
         media = replace(media, kind="video")
     seen = adapter.see_all([as_taken(media, adapter.takes, adapter.family)])
     layout = layout_of(seen)
+    unpooled = None if seen[0].unpooled is None else layout_of([seen[0].unpooled])
     question = options.question or DEFAULT_QUESTION
     text_tokens = options.text_tokens
     if text_tokens is None:
@@ -229,7 +230,7 @@ def _sizes(options: SolveOptions, adapter: Adapter) -> Sizes:
     shape = adapter.shape
     fixed = layout.tokens == shape.patches // shape.merged_patches
     asked = question if options.text_tokens is None else None
-    return Sizes(adapter, media, asked, PromptCounts(layout, text_tokens, fixed))
+    return Sizes(adapter, media, asked, PromptCounts(layout, text_tokens, fixed, unpooled))
 
 
 def sizing_adapter(options: SolveOptions, output: Output) -> Adapter:

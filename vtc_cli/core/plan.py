@@ -87,6 +87,11 @@ class Plan:
         """All stages in the order of the data's way."""
         return (*self.input, *self.encoder, *self.prefill, *self.decode)
 
+    @property
+    def before_pooling(self) -> bool:
+        """Whether a stage decides over the tokens of videos before the family pools them."""
+        return any(planned.stage.unpooled for planned in self.encoder)
+
     def budget_of(self, span: int, layout: Layout) -> LayerBudget | None:
         """What one picture or video of the prompt may spend, None without a budget."""
         if self.budget is None:

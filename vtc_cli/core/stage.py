@@ -132,6 +132,15 @@ class EncoderStage(Stage):
         return layer
 
     @property
+    def unpooled(self) -> bool:
+        """Whether the stage takes the place of the pooling that a family does to video frames.
+
+        Its field `before_pooling` says so. The tokens of a video are then those before that
+        pooling; nothing changes for pictures and for families that do not pool frames.
+        """
+        return bool(getattr(self, "before_pooling", False))
+
+    @property
     def watched_layers(self) -> tuple[int, ...]:
         """Tower layers whose attention or keys the stage reads: the fields that count them.
 

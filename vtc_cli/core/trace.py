@@ -138,7 +138,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Uncompressed:
-    """The prompt that the full model gets, also where an input stage made the pictures smaller.
+    """The prompt that the full model gets, also where a recipe makes another one of it.
+
+    An input stage makes the pictures smaller; a stage that takes the place of the family's own
+    pooling sees the frames of a video before it.
 
     Attributes:
         layout: geometry of its visual tokens.
@@ -158,7 +161,8 @@ class Trace:
     Attributes:
         model: which model ran.
         plan: the stages it ran under.
-        layout: geometry of the visual tokens that the model was given, behind input stages.
+        layout: geometry of the visual tokens that the first stage behind the input was given; those
+            of an unpooled video may be more than the full model has.
         tower_inputs: what the tower would see of this prompt.
         prompt_tokens: length of this prompt, visual tokens included.
         text_tokens: text tokens of the prompt.
@@ -182,7 +186,7 @@ class Trace:
         captured: matrices asked for by name, empty in an ordinary run: `features` (N, d) of the
             visual tokens at the decoder's door and the `anchor` (N,) of each.
         observed: what an observer kept of each decoder layer, empty without one.
-        before_input: the prompt as it was before input stages, None if none acted.
+        full_prompt: the prompt of the full model, None where this one is the same.
         given: the tokens that were given in place of the tower's, None in an ordinary run.
         warnings: what the reader must know.
         environment: versions and platform.
@@ -213,18 +217,18 @@ class Trace:
     memory_kind: str = "rss"
     captured: dict[str, Tensor] = field(default_factory=dict)
     observed: list[Any] = field(default_factory=list)
-    before_input: Uncompressed | None = None
+    full_prompt: Uncompressed | None = None
     given: Given | None = None
     warnings: list[str] = field(default_factory=list)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def original_tokens(self) -> int:
-        """Visual tokens of the prompt that the model was given."""
+        """N0, visual tokens of `layout`, by which decisions count."""
         return self.layout.tokens
 
     @property
     def uncompressed(self) -> Uncompressed:
         """The prompt of the full model, with which every saving is compared."""
         own = Uncompressed(self.layout, self.tower_inputs, self.prompt_tokens)
-        return self.before_input or own
+        return self.full_prompt or own

@@ -1,4 +1,4 @@
-"""Input stages: what a plan does to the picture before the model prepares it."""
+"""What a plan makes of a prompt before the model reads it: smaller pictures, unpooled videos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vtc_cli.core.errors import StageError
 from vtc_cli.core.media import Media
 from vtc_cli.core.plan import Plan, Planned
 from vtc_cli.core.stage import InputStage
-from vtc_cli.core.trace import StageRecord, Trace, Uncompressed
+from vtc_cli.core.trace import StageRecord, Trace
 from vtc_cli.engine.step import stage_faults
 from vtc_cli.media.resizing import resized
 from vtc_cli.models.support.base import Adapter
@@ -27,7 +27,7 @@ from vtc_cli.models.support.prompt import Prompt
 def shrink(
     adapter: Adapter, media: Media | Sequence[Media], prompt: Prompt, plan: Plan
 ) -> tuple[Prompt, list[StageRecord]]:
-    """Apply the input stages of `plan`.
+    """Apply the input stages of `plan`, and show videos unpooled if one of its stages asks.
 
     Args:
         adapter: of the model.
@@ -37,7 +37,7 @@ def shrink(
 
     Returns:
         The prompt that the model gets, its patch boxes still in pixels of `media`, and what each
-        stage did; the prompt itself and nothing without input stages.
+        input stage did; the prompt itself and nothing where the plan changes nothing.
     """
     whole = tuple(media) if isinstance(media, Sequence) else (media,)
     now, size, records = prompt, whole, []
@@ -50,11 +50,13 @@ def shrink(
         spent_ms = (time.perf_counter() - start) * 1000
         records.append(_record(planned.name, size, smaller, now.layout.tokens, seen, spent_ms))
         now, size = seen, smaller
+    if plan.before_pooling:
+        now = adapter.unpooled(now)
     shown = tuple(
         replace(one, boxes=one.boxes * _factors(before, after))
         for one, before, after in zip(now.seen, whole, size, strict=True)
     )
-    return replace(now, seen=shown) if records else prompt, records
+    return replace(now, seen=shown) if records else now, records
 
 
 def _share(planned: Planned[InputStage], tokens: int, budget: LayerBudget | None) -> float:
@@ -75,7 +77,7 @@ def note_input(trace: Trace, whole: Prompt, changes: list[StageRecord]) -> None:
     """Tell `trace` what was done to its picture; savings are those over the `whole` prompt."""
     if changes:
         trace.records[:0] = changes
-        trace.before_input = Uncompressed(whole.layout, whole.tower, whole.prompt_tokens)
+        trace.full_prompt = whole.sizes
 
 
 def _factors(whole: Media, small: Media) -> NDArray[np.float64]:

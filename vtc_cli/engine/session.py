@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -90,6 +90,7 @@ class Session:
         Raises:
             MemoryExhaustedError: the device has no memory left.
         """
+        prompt = self._shown(prompt, plan)
         trace = self._empty_trace(prompt, plan)
         scene, anew = self._scene(trace, prompt, seed), _counts_anew(plan, prompt)
         request = Request(prompt, plan, Generation(max_new_tokens=0))
@@ -138,6 +139,7 @@ class Session:
 
     def _pass(self, request: Request) -> tuple[Trace, Decoded]:
         """Encode, prefill and decode once."""
+        request = replace(request, prompt=self._shown(request.prompt, request.plan))
         scene = self._begin(request)
         trace = scene.trace
         faults = pass_errors(self.adapter, request.prompt)
@@ -156,6 +158,7 @@ class Session:
         Raises:
             MemoryExhaustedError: the device has no memory left.
         """
+        request = replace(request, prompt=self._shown(request.prompt, request.plan))
         scene = self._begin(request)
         faults = pass_errors(self.adapter, request.prompt)
         with faults, torch.inference_mode(), _seeded(request.generation.seed):
@@ -182,6 +185,10 @@ class Session:
             trace.final_kv_entries = entries_after(read, len(decoded.entries))
             trace.timings[0].total_ms = None
         return [read.trace for read in reads]
+
+    def _shown(self, prompt: Prompt, plan: Plan) -> Prompt:
+        """The prompt with its videos unpooled if a stage takes the place of the pooling."""
+        return self.adapter.unpooled(prompt) if plan.before_pooling else prompt
 
     def _begin(self, request: Request) -> Scene:
         """An empty trace and what the decisions of its pass share."""
@@ -261,6 +268,7 @@ class Session:
             tower_inputs=prompt.tower,
             prompt_tokens=prompt.prompt_tokens,
             text_tokens=prompt.prompt_tokens - visual,
+            full_prompt=None if prompt.pooled is None else prompt.pooled.sizes,
             warnings=[*prompt.warnings, *plan.warnings],
             environment=environment(self.adapter.device),
         )

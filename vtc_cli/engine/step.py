@@ -69,7 +69,7 @@ class Scene:
         """The same for one picture or video alone, with a trace of its own."""
         plan, layout = self.trace.plan, self.layout.part(span)
         trace = replace(self.trace, layout=layout, tower=[], records=[])
-        budget = plan.budget_of(span, self.layout)
+        budget = plan.budget_of(span, self.trace.uncompressed.layout)
         return replace(self, trace=trace, layout=layout, budget=budget, seed=self.seed + span)
 
     def span_counts(
@@ -92,7 +92,7 @@ class Scene:
             SpanCounts(
                 None if entered is None else entered[span],
                 tuple(counts[span] for counts in held),
-                self.trace.plan.budget_of(span, layout),
+                self.trace.plan.budget_of(span, self.trace.uncompressed.layout),
             )
             for span in range(layout.spans)
         )

@@ -73,7 +73,9 @@ _ALL = (
         "Merging in the decoder counts: a merged row is the mean of its rows at the door. "
         "Energy is that of the projected features inside the span of the kept rows; ICS is the "
         "information contribution score of the original tokens that live on, alone or inside a "
-        "mean. Measured with --baseline; both are 1 when nothing is compressed.",
+        "mean. Measured with --baseline; both are 1 when nothing is compressed, and null where the "
+        "tokens are not made of the full model's: of a smaller picture, or of a video whose frames "
+        "a stage pools in place of the model.",
         "energy_kept = |X P|^2 / |X|^2, P the projection on the row space of the kept rows\n"
         "ics_kept = sum over kept i of c_i / sum of c_i, c_i = sum_j |U_ij| sigma_j, X = U S V^T",
         "share, 0 to 1",

@@ -134,14 +134,23 @@ def _pass_flops(
     kv_entries: Sequence[float],
 ) -> PassFlops:
     """Operations of a pass from what each part of the model processed."""
-    beside = shape.rows_beside_patches - shape.class_tokens
-    leaving = sum(seen.input.count * (seen.rows[-1] + beside) for seen in tower)
     return PassFlops(
         vision=vision_flops(shape, tower),
-        projector=projector_flops(shape, leaving // shape.merged_patches),
+        projector=projector_flops(shape, sum(_projected(shape, seen) for seen in tower)),
         prefill=prefill_flops(shape, sequence_tokens),
         decode_step=decode_step_flops(shape, kv_entries),
     )
+
+
+def _projected(shape: ModelShape, tower: TowerPass) -> int:
+    """Tokens that the projector makes of the rows that leave the tower, of all its pictures.
+
+    A family may join patches before it, and may also be asked not to; the tower's input tells.
+    """
+    seen = tower.input
+    beside = shape.rows_beside_patches - shape.class_tokens
+    leaving = seen.count * (tower.rows[-1] + beside)
+    return leaving * seen.rows * seen.columns // shape.patches_of(seen)
 
 
 def compression_flops(trace: Trace) -> int:

@@ -91,12 +91,15 @@ def information_kept(trace: Trace, full: Trace) -> InformationKept | None:
 def information_by_stage(trace: Trace, full: Trace) -> list[StageInformation] | None:
     """Information kept after each encoder and prefill stage; None unless both were captured.
 
-    None too where the picture itself was changed: its tokens are not made of those of the full one.
+    None too where the picture itself was changed or a video was not pooled by its family: such
+    tokens are not made of those of the full model.
 
     Neither figure grows from one stage to the next once the decoder's door is passed: means of rows
     lie in the span of the rows.
     """
-    if "features" not in trace.captured or "features" not in full.captured or trace.plan.input:
+    if "features" not in trace.captured or "features" not in full.captured:
+        return None
+    if trace.plan.input or trace.layout != full.layout:
         return None
     original, rows = full.captured["features"], trace.captured["features"]
     scores = information_contribution(original)

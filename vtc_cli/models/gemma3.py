@@ -115,13 +115,13 @@ class Gemma3Adapter(Adapter):
         processor = parts.image_processor
         pixels = processor(images=media.picture(), return_tensors="pt", do_pan_and_scan=False)
         tokens = config.mm_tokens_per_image
-        side, wide = int(tokens**0.5), int(self.shape.patches**0.5)
+        side = int(tokens**0.5)
         begin, end = parts.token(config.boi_token_index), parts.token(config.eoi_token_index)
         soft = parts.token(config.image_token_index) * tokens
         return Seen(
             kind="image",
             grids=(Grid(1, side, side),),
-            tower=(TowerInput(1, wide, wide),),
+            tower=(TowerInput(1, side, side),),
             inputs={"pixel_values": pixels["pixel_values"].to(self.model.dtype)},
             boxes=patch_boxes(processor, media.width, media.height, side, side),
             text=f"\n\n{begin}{soft}{end}\n\n",

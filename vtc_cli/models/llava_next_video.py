@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -27,7 +28,7 @@ from vtc_cli.models.support.offline import (
     text_sizes,
 )
 from vtc_cli.models.support.parts import Parts, check_pixels, frame_processor, load_parts
-from vtc_cli.models.support.prompt import Kind, Seen
+from vtc_cli.models.support.prompt import Kind, Prompt, Seen
 from vtc_cli.models.support.shapes import (
     CLASS_ROWS,
     check_raster,
@@ -117,19 +118,33 @@ class LlavaNextVideoAdapter(Adapter):
 
     def see(self, media: Media) -> Seen:
         """Every frame of a video."""
-        config, frames = self.model.config, media.frames.shape[0]
-        side = config.vision_config.image_size // config.vision_config.patch_size
-        side //= config.spatial_pool_stride
-        marker = self.parts.token(config.video_token_index)
+        config, pixels = self.model.config, self._pixels(media)
+        patches = config.vision_config.image_size // config.vision_config.patch_size
+        whole = self._seen_video(media, pixels, patches)
+        pooled = self._seen_video(media, pixels, patches // config.spatial_pool_stride)
+        return replace(pooled, unpooled=whole)
+
+    def _seen_video(self, media: Media, pixels: Tensor, side: int) -> Seen:
+        """Frames of `side` x `side` tokens; pixels (1, F, 3, H, W)."""
+        frames = media.frames.shape[0]
+        marker = self.parts.token(self.model.config.video_token_index)
         return Seen(
             kind="video",
             grids=(Grid(frames, side, side),),
             tower=(TowerInput(frames, side, side),),
-            inputs={PIXELS: self._pixels(media)},
+            inputs={PIXELS: pixels},
             boxes=self._boxes(media, side),
             text=marker * frames * side**2,
             marker=marker,
         )
+
+    def tower_output(self, kind: Kind, inputs: Mapping[str, Tensor], prompt: Prompt) -> Any:
+        """The library's own, or the projected patches of all frames."""
+        if prompt.pooled is None:
+            return super().tower_output(kind, inputs, prompt)
+        carrier = self.carrier()
+        carrier.pooler_output = self.projected_patches(inputs[PIXELS][0])
+        return carrier
 
     def joined_inputs(self, seen: Sequence[Seen]) -> Mapping[str, Tensor]:
         """The frames of all videos in one row: each is seen alone, and lengths may differ."""

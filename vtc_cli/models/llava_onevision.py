@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -181,15 +181,22 @@ class LlavaOnevisionAdapter(AnyresAdapter):
         processor = self.processor.frame_processor
         pictures = [media.picture(index) for index in range(frames)]
         pixels = processor(images=pictures, return_tensors="pt")["pixel_values"][None]
-        region = visible_region(processor, media.width, media.height)
-        boxes = np.tile(view_boxes(region, patches, frame_side(patches)), (frames, 1))
+        pixels = self.checked(pixels, frames).to(self.model.dtype)
+        whole = self._seen_video(media, pixels, patches.side)
+        return replace(self._seen_video(media, pixels, frame_side(patches)), unpooled=whole)
+
+    def _seen_video(self, media: Media, pixels: Tensor, side: int) -> Seen:
+        """Frames of `side` x `side` tokens and a newline; pixels (1, F, 3, H, W)."""
+        frames, patches = media.frames.shape[0], self.patches
+        region = visible_region(self.processor.frame_processor, media.width, media.height)
+        boxes = np.tile(view_boxes(region, patches, side), (frames, 1))
         marker = self.parts.token(self.model.config.video_token_id)
-        grid = Grid(frames, frame_side(patches), frame_side(patches))
+        grid = Grid(frames, side, side)
         return Seen(
             kind="video",
             grids=(grid, NEWLINE),
             tower=(TowerInput(frames, patches.side, patches.side),),
-            inputs={"pixel_values_videos": self.checked(pixels, frames).to(self.model.dtype)},
+            inputs={"pixel_values_videos": pixels},
             boxes=np.pad(boxes, ((0, 1), (0, 0))),
             text=marker * (grid.tokens + 1),
             marker=marker,
@@ -216,20 +223,27 @@ class LlavaOnevisionAdapter(AnyresAdapter):
             return super().tower_output(kind, inputs, prompt)
         frames = [one.tower[0].count for one in prompt.seen if one.kind == "video"]
         outputs = [
-            super(LlavaOnevisionAdapter, self).tower_output(
-                kind, {"pixel_values_videos": pixels}, prompt
-            )
+            self._video_output(pixels, prompt)
             for pixels in torch.split(inputs["pixel_values_videos"], frames, dim=1)
         ]
         outputs[0].pooler_output = torch.cat([each.pooler_output for each in outputs], dim=1)
         return outputs[0]
 
+    def _video_output(self, pixels: Tensor, prompt: Prompt) -> Any:
+        """The library's own of one video, or its projected patches and the newline."""
+        if prompt.pooled is None:
+            return super().tower_output("video", {"pixel_values_videos": pixels}, prompt)
+        patches = self.projected_patches(pixels[0]).flatten(0, 1)
+        carrier = self.carrier()
+        carrier.pooler_output = torch.cat([patches, self.model.model.image_newline[None]])[None]
+        return carrier
+
     def arranged(self, seen: Seen, values: Tensor, learned: Tensor) -> Tensor:
         """(n, C) values of the tokens of one picture or video, from those of its patches."""
+        if seen.grids[0].tokens == values.shape[0]:
+            return torch.cat([values, learned[None]])
         if seen.kind == "video":
             return pooled_frames(values, self.patches, learned)
-        if seen.tower[0].count == 1:
-            return torch.cat([values, learned[None]])
         return super().arranged(seen, values, learned)
 
     def prefill_arguments(

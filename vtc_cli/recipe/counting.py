@@ -21,11 +21,13 @@ class PromptCounts:
         layout: geometry of its visual tokens, of one picture or video.
         text_tokens: the rest of it.
         fixed: the model makes as many tokens of a picture of any size.
+        unpooled: geometry before the family's own pooling of frames, None where it does none.
     """
 
     layout: Layout
     text_tokens: int
     fixed: bool
+    unpooled: Layout | None = None
 
     @property
     def prompt_tokens(self) -> int:
@@ -100,6 +102,8 @@ class _Counter:
     def _entering(self) -> VisualCounts:
         """What enters decoder layer 0."""
         layout = self._prompt.layout
+        if self._plan.before_pooling:
+            layout = self._prompt.unpooled or layout
         learned = sum(
             grid.frames * grid.rows * (grid.columns - grid.patch_columns) for grid in layout.grids
         )

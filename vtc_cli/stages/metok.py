@@ -46,6 +46,12 @@ class EventPool(EncoderStage):
     The k least alike pairs of neighbouring frames are boundaries. Events whose best frame is most
     relevant to the question are key events; in every event the most relevant frames are key frames.
 
+    The pooling takes the place of the one that LLaVA-OneVision and LLaVA-NeXT-Video do to frames:
+    27 x 27 projected tokens leave 169, 36 or 9 where the model itself has 196, and 24 x 24 leave
+    144, 36 or 9 where it has 144. With strides of 1 more tokens are left than the full model has.
+    Families that join patches inside tower or projector (Qwen, InternVL, SmolVLM, Gemma) have no
+    grid before that; there the stage pools the tokens that they make.
+
     Deviation: the relevance is what the model's own features and embeddings say, unless a pair of
     image and text encoder gives it (`--relevance`); the official code runs a second, complete
     SigLIP. Such a pair reads the question, cut to what its text encoder takes; the official code
@@ -83,6 +89,9 @@ class EventPool(EncoderStage):
     )
     pooling: Literal["average", "bilinear"] = parameter(
         "average", "how a frame is pooled", source=CODE
+    )
+    before_pooling: bool = parameter(
+        True, "pool in place of the family's own pooling of frames, not behind it", source=CODE
     )
 
     def __post_init__(self) -> None:
@@ -126,7 +135,8 @@ class EventPool(EncoderStage):
             segment=segment,
             key=key_event[segment],
             scores=relevance[tokens.frame],
-            note=f"{len(key_event)} events, {found[0]} key; relevance from {source}",
+            note=f"{len(tokens)} tokens in {len(key_event)} events, {found[0]} key; "
+            f"relevance from {source}",
             flops=(len(tokens) + 6 * frames + 2 * pooled.weights.shape[0]) * means.shape[1],
             details={"events": len(key_event), "key_events": found[0], "key_frames": found[1]},
         )

@@ -31,6 +31,7 @@ from vtc_cli.models.support.prompt import (
     Seen,
     in_span_order,
     layout_of,
+    longer_ids,
 )
 from vtc_cli.models.support.shapes import context_of
 
@@ -182,7 +183,7 @@ class Adapter(ABC):
             (N0, ...) of the same dtype.
         """
         joined = self.shape.merged_patches
-        if joined == 1:
+        if joined == 1 or prompt.pooled is not None:
             return patches
         side, inner = round(joined**0.5), patches.shape[1:]
         tokens = []
@@ -221,6 +222,32 @@ class Adapter(ABC):
             warnings=_warnings(seen),
         )
 
+    def unpooled(self, prompt: Prompt) -> Prompt:
+        """The prompt with its videos as they are before the family's own pooling of frames.
+
+        Warnings stay, for what enters the decoder is up to the stage that pools instead. Pictures
+        and families that join patches inside tower or projector (Qwen, InternVL, SmolVLM, Gemma)
+        have no such pooling: then this is `prompt` itself.
+        """
+        if all(one.unpooled is None for one in prompt.seen):
+            return prompt
+        seen = tuple(one.unpooled or one for one in prompt.seen)
+        input_ids = longer_ids(prompt, layout_of(seen))
+        return replace(
+            prompt,
+            input_ids=input_ids,
+            position_ids=self.positions(input_ids, seen),
+            visual_index=visual_places(
+                self.parts,
+                input_ids,
+                self.placeholder_ids,
+                layout_of(seen).tokens,
+                prompt.question,
+            ),
+            seen=seen,
+            pooled=prompt,
+        )
+
     def turn_ids(self, question: str, last_id: int) -> Tensor:
         """(1, T) ids that lead from an answer to the answer of a further question.
 
@@ -255,9 +282,7 @@ class Adapter(ABC):
         """What the model is shown, large pictures made smaller before."""
         smaller = [averaged(media, self.most_pixels) for media in shown]
         return tuple(
-            replace(one, boxes=one.boxes * (across, down, across, down))
-            if (across := own.width / less.width) * (down := own.height / less.height) != 1
-            else one
+            one.scaled(own.width / less.width, own.height / less.height)
             for own, less, one in zip(shown, smaller, self.see_all(smaller), strict=True)
         )
 
@@ -321,6 +346,17 @@ class Adapter(ABC):
         """What the library's method for `kind` gives on its arguments."""
         method = getattr(self.model.model, f"get_{kind}_features")
         return method(**inputs, return_dict=True)
+
+    def projected_patches(self, pixels: Tensor) -> Tensor:
+        """(F, P, d) what tower and projector make of frames (F, 3, H, W), as if none were pooled.
+
+        The library's methods for videos go on to pool, so its two modules are called here.
+        """
+        model, layer = self.model.model, self.model.config.vision_feature_layer
+        states = model.vision_tower(pixels, output_hidden_states=layer, return_dict=True)
+        rows = states.hidden_states[layer][:, self.shape.class_tokens :]
+        projected: Tensor = model.multi_modal_projector(rows)
+        return projected
 
     def added(self, carriers: Mapping[Kind, Any], prompt: Prompt) -> tuple[Tensor, ...]:
         """Rows (N, d) that the first decoder layers add."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from vtc_cli.core.layout import Grid, Layout
 from vtc_cli.core.shape import TowerInput
 from vtc_cli.core.signals import FrameScorer
+from vtc_cli.core.trace import Uncompressed
 
 Kind = Literal["image", "video"]
 
@@ -32,6 +33,8 @@ class Seen:
         text: what stands in the prompt: its placeholders and whatever goes between and around them.
         marker: what `text` takes the place of in the formatted chat.
         warnings: what was done to the picture that the reader must know.
+        unpooled: the same video before the family's own pooling of frames, in the order of its
+            tokens; None where the family does none.
     """
 
     kind: Kind
@@ -42,6 +45,14 @@ class Seen:
     text: str
     marker: str
     warnings: tuple[str, ...] = ()
+    unpooled: Seen | None = None
+
+    def scaled(self, across: float, down: float) -> Seen:
+        """The same with its boxes in the pixels of a picture so many times as wide and as high."""
+        if (across, down) == (1.0, 1.0):
+            return self
+        whole = None if self.unpooled is None else self.unpooled.scaled(across, down)
+        return replace(self, boxes=self.boxes * (across, down, across, down), unpooled=whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +70,8 @@ class Prompt:
         warnings: what was done to the pictures that the reader must know.
         frame_scorers: score the frames of each span by the question; empty for the model's own
             means.
+        pooled: the prompt as the full model gets it, where this one shows videos before the
+            family's own pooling; None otherwise.
     """
 
     input_ids: Tensor
@@ -69,6 +82,7 @@ class Prompt:
     question: str
     warnings: tuple[str, ...] = ()
     frame_scorers: tuple[FrameScorer, ...] = ()
+    pooled: Prompt | None = None
 
     @property
     def layout(self) -> Layout:
@@ -95,6 +109,11 @@ class Prompt:
     def prompt_tokens(self) -> int:
         """S, all tokens of the uncompressed prompt."""
         return int(self.input_ids.shape[1])
+
+    @property
+    def sizes(self) -> Uncompressed:
+        """What a saving is compared with where this is the full model's prompt."""
+        return Uncompressed(self.layout, self.tower, self.prompt_tokens)
 
 
 def layout_of(seen: Sequence[Seen]) -> Layout:
@@ -138,3 +157,17 @@ def in_span_order(prompt: Prompt, by_kind: Mapping[Kind, Tensor]) -> Tensor:
         ordered.append(by_kind[kind][start : start + count])
         done[kind] = start + count
     return torch.cat(ordered)
+
+
+def longer_ids(prompt: Prompt, layout: Layout) -> Tensor:
+    """(1, S) ids of `prompt` with a placeholder for each token of `layout`, which has no fewer.
+
+    The placeholders of a span are all alike, so its last one is copied; a tokenizer would warn of
+    a length that never enters the decoder.
+    """
+    copies, end = torch.ones_like(prompt.input_ids[0]), 0
+    for span in range(layout.spans):
+        own = prompt.layout.tokens_of(span)
+        end += own
+        copies[prompt.visual_index[end - 1]] += layout.tokens_of(span) - own
+    return prompt.input_ids.repeat_interleave(copies, dim=1)

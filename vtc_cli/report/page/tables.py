@@ -30,6 +30,7 @@ def stage_table(trace: Trace) -> Html:
         return tag("p", NO_STAGES, class_="note")
     blocks = [StageBlock.model_validate(asdict(one)) for one in token_counts(trace).by_stage]
     rows = [_first_row(name_of_whole(trace.layout), trace.original_tokens)]
+    full = trace.uncompressed.layout.tokens
     done, protected, mark = 0, 0, 0
     for block, layers in joined_stages(blocks):
         records = trace.records[done : done + len(layers)]
@@ -37,7 +38,7 @@ def stage_table(trace: Trace) -> Html:
         number = None if block.phase == "decode" else mark
         mark += block.phase != "decode"
         note = stage_note(block, protected)
-        rows.append(_stage_row(block, records, number, note, trace.original_tokens))
+        rows.append(_stage_row(block, records, number, note, full))
         protected = block.protected if block.phase != "decode" else protected
     return _table(STAGE_COLUMNS, rows, "stages")
 
@@ -53,7 +54,7 @@ def _first_row(whole: str, patches: int) -> list[str]:
 
 
 def _stage_row(
-    block: StageBlock, records: Sequence[StageRecord], number: int | None, note: str, patches: int
+    block: StageBlock, records: Sequence[StageRecord], number: int | None, note: str, full: int
 ) -> list[str]:
     first, last = records[0].layer, records[-1].layer
     where = place(block.phase, first) if first == last else f"decoder layers {first}{TO}{last}"
@@ -61,7 +62,7 @@ def _stage_row(
     came = f"{min(before)}{TO}{max(before)}" if len(before) > 1 else str(block.before)
     spent_ms = sum(record.decision_ms + record.signal_ms for record in records)
     spent = sum(record.decision.flops + record.signal_flops for record in records)
-    share = f"{100 * block.after / patches:.0f} %" if patches else ""
+    share = f"{100 * block.after / full:.0f} %" if full else ""
     return [
         _named(short(block.stage), block.phase, number),
         where,

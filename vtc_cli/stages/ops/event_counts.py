@@ -9,7 +9,6 @@ from math import ceil
 
 from vtc_cli.core.errors import BudgetError
 
-ROUNDING = 1e-9  # 0.07 x 100 is a little more than 7 in floating point; it means 7
 BISECTIONS = 60
 TOLERANCE = 0.5  # tokens of the layer average
 
@@ -44,10 +43,10 @@ class Descent:
 
     def _count(self, length: int, key: bool, place: int, share: float) -> int:
         if place == self.places - 1:
-            return ceil(self.last_keep * length - ROUNDING)
+            return ceil(self.last_keep * length)
         if not key and place > 0:
             return 0
-        return max(1, ceil((share if key else share / 2) * length - ROUNDING))
+        return max(1, ceil((share if key else share / 2) * length))
 
 
 @dataclass(frozen=True)
