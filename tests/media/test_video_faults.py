@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +18,12 @@ import pytest
 
 from tests.media.clips import RATE, count_up, number_of, numbered, numbers, repeated, write
 from vtc_cli.core.errors import MediaError
-from vtc_cli.media import decord_reader
+from vtc_cli.media import child, decord_reader, video
+from vtc_cli.media.child import Decoded
 from vtc_cli.media.decord_reader import against
+from vtc_cli.media.files import Hash
 from vtc_cli.media.frame_options import FrameOptions
+from vtc_cli.media.job import Content, Job
 from vtc_cli.media.pyav_reader import PyavReader
 from vtc_cli.media.video import read_media, read_video
 
@@ -268,3 +272,42 @@ def test_spaces_and_letters_of_other_scripts_in_names(tmp_path: Path) -> None:
     count_up(path, 10)
     media = read_media(str(path), FrameOptions(frames=1))
     assert numbers(media) == [5] and media.path == str(path)
+
+
+def test_taking_the_hash_ends_with_the_time_limit(tmp_path: Path) -> None:
+    path = tmp_path / "long"
+    path.touch()
+    os.truncate(path, 1 << 40)  # a hole, so that it takes no room and hours to read
+    taken = Hash(path, (), "long")
+    taken.start()
+    try:
+        with pytest.raises(MediaError, match="not read in time"):
+            taken.hexdigest(time.monotonic() + 0.05)
+    finally:
+        taken.stop()
+    taken.join(20)
+    assert not taken.is_alive()
+
+
+def test_the_time_limit_counts_from_the_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking at the file took all of the time, so that hardly any is left for decoding."""
+    path = write(tmp_path / "a.mp4", map(numbered, range(10)))
+    look = video.content_of
+
+    def slow(target: Path, label: str) -> Content:
+        time.sleep(0.6)
+        return look(target, label)
+
+    seen: list[float] = []
+    decode = child.decode
+
+    def told(job: Job) -> Decoded:
+        seen.append(job.seconds)
+        return decode(job)
+
+    monkeypatch.setattr(video, "content_of", slow)
+    monkeypatch.setattr(child, "decode", told)
+    read_media(str(path), FrameOptions(frames=2, time_limit=30.0))
+    assert seen and all(seconds <= 29.4 for seconds in seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +88,7 @@ def compress(
     options = CompressOptions(**arguments)
     options.check_question()
     options.frame_options()
-    if Path(media).is_dir() and not given & CHOICES:
+    if os.path.isdir(media) and not given & CHOICES:
         _compress_folder(options, output)
     else:
         _compress_one(options, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ def prepare_target(folder: Path, target: Path) -> None:
         UsageError: it is the folder of the pictures, or cannot be made or written.
     """
     allowed = "a folder for the files, not that of the pictures"
-    if target.exists() and target.samefile(folder):
+    if os.path.exists(target) and target.samefile(folder):
         found, hint = f"{target} holds the pictures", f"-o {target / 'tokens'}"
         raise UsageError(found, where=FLAG, allowed=allowed, hint=hint)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -78,7 +79,7 @@ class CompressOptions(VideoOptions):
             UsageError: files cannot be written there, or one would replace the picture itself.
         """
         named = self.output_stem
-        if named.name == "" or named.is_dir():
+        if named.name == "" or os.path.isdir(named):
             raise UsageError(
                 f"{named} is a folder",
                 where=FLAG,
@@ -87,7 +88,7 @@ class CompressOptions(VideoOptions):
             )
         stem = named.with_suffix("") if named.suffix == TOKENS else named
         for path in output_files(stem):
-            if path.exists() and Path(self.media).exists() and path.samefile(self.media):
+            if os.path.exists(path) and os.path.exists(self.media) and path.samefile(self.media):
                 found = f"{path} is the input itself"
                 raise UsageError(found, where=FLAG, allowed="another name", hint=f"-o {stem}.vtc")
             check_writable(path, FLAG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -146,7 +147,7 @@ def _check_apart(options: SolveOptions, path: str) -> None:
         UsageError: it would.
     """
     target = options.output_file
-    if target is not None and target.exists() and target.samefile(path):
+    if target is not None and os.path.exists(target) and target.samefile(path):
         raise UsageError(
             f"{target} is the recipe itself", where="--output", allowed="another file name"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ def check_recipe(file: TokenFile, options: RunOptions) -> list[str]:
             hint="leave out --recipe, or compress the picture again",
         )
     path = recipe_files().get(recipe.given, Path(recipe.path))
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, never raises
         return [f"the recipe {recipe.path} of the tokens is not there any more"]
     if sha256_of(path) != recipe.sha256:
         raise TokenFileError(

@@ -111,6 +111,13 @@ class StageError(VtcError):
     title = "stage broke its contract"
 
 
+class MisfitError(StageError):
+    """A stage cannot act as the recipe asks on this grid; a fault of the recipe."""
+
+    exit_code = 2
+    title = "recipe does not fit the input"
+
+
 class MeasurementError(VtcError):
     """A figure that could not be measured as asked."""
 

@@ -53,7 +53,7 @@ def read_data(source: str, columns: Columns, folder: Path) -> list[Item]:
     path = Path(os.path.expanduser(source))
     if source == EASY_VQA:
         return _easy_vqa()
-    if path.is_dir() or _is_id(source, path):
+    if os.path.isdir(path) or _is_id(source, path):
         return _rows(_dataset(source, path, folder), columns, path)
     suffix = path.suffix.lower()
     if suffix == ".csv":
@@ -87,7 +87,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
 def _is_id(source: str, path: Path) -> bool:
     """Whether `source` can only be meant as the id of a dataset."""
     name = source.partition(":")[0]
-    return not path.exists() and name.count("/") == 1 and not Path(name).suffix
+    return not os.path.exists(path) and name.count("/") == 1 and not Path(name).suffix
 
 
 def _rows(rows: Iterator[tuple[int, Cells]], columns: Columns, path: Path) -> list[Item]:
@@ -176,7 +176,7 @@ def _loaded(datasets: Any, where: Path, split: str | None, name: str) -> Any:
     Raises:
         VtcError: several splits and none named, or a folder in which no dataset was saved.
     """
-    if where.is_dir():
+    if os.path.isdir(where):
         found = datasets.load_from_disk(_saved(where))
     else:
         found = datasets.load_dataset(name)

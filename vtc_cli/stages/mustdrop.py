@@ -18,7 +18,7 @@ from torch import Tensor
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.counts import CacheCounts, Steering, VisualCounts
 from vtc_cli.core.decision import Decision
-from vtc_cli.core.errors import BudgetError, StageError
+from vtc_cli.core.errors import BudgetError, MisfitError
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import CacheEntries, DecodeStage, EncoderStage, PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
@@ -76,7 +76,7 @@ class SpatialMerge(EncoderStage):
         """Merge windows of the untouched grid.
 
         Raises:
-            StageError: an earlier stage changed the grid, or official fidelity on an odd grid.
+            MisfitError: an earlier stage changed the grid, or official fidelity on an odd grid.
             BudgetError: merging every window would still leave too many tokens.
         """
         self._check_grid(tokens)
@@ -103,7 +103,7 @@ class SpatialMerge(EncoderStage):
             if grid.rows % self.window or grid.patch_columns % self.window
         ]
         if self.fidelity == "official" and odd:
-            raise StageError(
+            raise MisfitError(
                 f"a grid of {odd[0].rows} x {odd[0].columns} does not divide into windows",
                 allowed=f"sides that are multiples of {self.window} under official fidelity",
                 hint="--fidelity sound leaves the rest of the grid unmerged",

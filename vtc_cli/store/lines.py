@@ -82,7 +82,7 @@ class LineFile:
     def __init__(self, path: Path, *, anew: bool = False) -> None:
         self.path = path
         self.repaired_bytes = 0
-        self.anew, self._made = anew, not path.exists()
+        self.anew, self._made = anew, not os.path.exists(path)
         self.handle = _locked(path)
         self.end = os.fstat(self.handle).st_size
         if anew:
