@@ -44,6 +44,7 @@ AUTO = dict.fromkeys(
     ),
     "planted.Planted",
 ) | {"AutoTokenizer": ["planted.Planted", "planted.Planted"]}
+INNER = ("text_config", "vision_config", "image_processor", "video_processor")
 FILES = (
     "config.json",
     "generation_config.json",
@@ -78,7 +79,8 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path],
         for name in FILES:
             path = folder / name
             found = json.loads(path.read_text()) if path.exists() else {}
-            for part in (found, *(each for each in found.values() if isinstance(each, dict))):
+            inner = [each for key, each in found.items() if key in INNER]
+            for part in (found, *inner):
                 part["auto_map"] = AUTO
             if path.exists() or "preprocessor" not in name:
                 path.write_text(json.dumps(found | {"custom_generate": str(folder)}))
