@@ -17,7 +17,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from vtc_cli.core.errors import VtcError
 
@@ -25,7 +24,7 @@ BLOCK_BYTES = 1 << 20
 NOTHING = -1  # in place of a descriptor: what is written there is thrown away
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader | io.BytesIO:
     """Open a regular file for reading.
 
     One that claims to hold no bytes is given as an empty stream and is not read: files of `/proc`
