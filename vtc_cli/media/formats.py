@@ -86,7 +86,7 @@ def load(picture: Image.Image, path: str | None) -> int:
     return factor
 
 
-def bytes_needed(picture: Image.Image, factor: int) -> int:
+def bytes_needed(picture: Any, factor: int) -> int:
     """Bytes that decoding takes at most, with the RGB pixels that come of it."""
     area = picture.width * picture.height
     held = _pillow_bytes(picture.mode)
@@ -114,7 +114,7 @@ def _coefficient_bytes(picture: Any) -> float:
     if not picture.info.get("progressive") and _components_of_scan(picture.fp) == len(layers):
         return 0
     largest = max(layer[1] for layer in layers) * max(layer[2] for layer in layers)
-    return 2 * sum(layer[1] * layer[2] for layer in layers) / largest
+    return float(2 * sum(layer[1] * layer[2] for layer in layers) / largest)
 
 
 def _components_of_scan(file: Any) -> int:
