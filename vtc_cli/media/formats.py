@@ -46,7 +46,9 @@ def opened(source: Path | str) -> Iterator[Image.Image]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own warnings; the bounds below are ours
-        with Image.open(source, formats=FORMATS) as picture:
+        # An open file and not its name: Pillow maps files that it knows by name into memory, where
+        # it forgets to turn TIFFs, and a file that another process cuts off kills this one.
+        with open(source, "rb") as file, Image.open(file, formats=FORMATS) as picture:
             yield picture
 
 
