@@ -65,7 +65,7 @@ def test_tiles_give_the_pixels_of_the_whole(
     """Against Pillow on the whole picture at once; tiles of 7 pixels have edges everywhere."""
     monkeypatch.setattr("vtc_cli.media.image.TILE_PIXELS", 7)
     noise = np.random.default_rng(turn).integers(0, 256, (9, 11, 4), dtype=np.uint8)
-    whole = Image.fromarray(noise)
+    whole = Image.fromarray(noise if mode in ("RGBA", "LA") else noise[..., :3])
     if mode in ("I;16", "I", "F"):
         deep = noise[..., 0].astype(np.float32) * 256
         kind: Any = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
@@ -117,7 +117,9 @@ def test_a_large_picture_is_averaged_and_says_so(
         np.asarray(each.picture().resize((336, 252), Image.Resampling.BICUBIC), dtype=float)
         for each in (media, whole)
     )
-    assert np.abs(small - large).max() <= 3
+    # Odd sides end in half a block, which moves edges by up to a pixel: 9 x 127 / 603 = 1.9 levels
+    # of this picture; and each path rounds twice.
+    assert np.abs(small - large).max() <= 2 * 1.9 + 2
 
 
 def test_a_picture_at_the_bound_is_kept_whole(

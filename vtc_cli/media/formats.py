@@ -49,6 +49,8 @@ def opened(source: Path | str) -> Iterator[ImageFile]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own warnings; the bounds below are ours
+        # An open file and not its name: Pillow maps files that it knows by name into memory, where
+        # it forgets to turn TIFFs, and a file that another process cuts off kills this one.
         with open_regular(source) as file, Image.open(file, formats=FORMATS) as picture:
             yield picture
 
