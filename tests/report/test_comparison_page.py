@@ -94,7 +94,7 @@ def test_tables_sort_by_mouse_and_by_key(page: Path, browser: Browser) -> None:
     browser.run("document.querySelector('.costs thead th:nth-child(7) button').focus()")
     browser.press(SPACE)
     shares = browser.texts(".costs tbody tr > :nth-child(7)")
-    assert shares == ["100 %", "50 %", "40 %", "30 %"]
+    assert shares == ["100.0 %", "50.0 %", "40.0 %", "30.0 %"]
 
 
 def test_empty_cells_come_last_in_both_orders(page: Path, browser: Browser) -> None:
