@@ -43,6 +43,8 @@ def test_metok_runs_over_the_frames_of_a_clip(
     result = json.loads(capsys.readouterr().out)
     assert (result["input"]["kind"], result["input"]["frames"]) == ("video", 4)
     assert result["tokens"]["original"] == 4 * 144
+    pooled = result["tokens"]["by_stage"][0]  # four events, three of them key
+    assert (pooled["before"], pooled["after"]) == (4 * 576, 3 * 144 + 36)
     counts = result["tokens"]["per_layer"]
     assert counts == sorted(counts, reverse=True) and counts[-1] == 0 < counts[0] < 4 * 144
     text = result["tokens"]["text"]
