@@ -25,7 +25,6 @@ from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.reading import Request
 from vtc_cli.stages.dart import Pivots
 
-
 SHOWN: dict[int, tuple[Tensor, Tensor]] = {}
 
 
