@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import ClassVar
 
-from tests.engine.support import QUESTION, noise_media, plan_of, session_of, small_adapter
+import torch
+from torch import Tensor
+
+from tests.engine.support import (
+    QUESTION,
+    ShrinkingPrune,
+    noise_media,
+    plan_of,
+    session_of,
+    small_adapter,
+)
 from tests.stages.test_dart import official_loop
+from vtc_cli.core.decision import Decision
+from vtc_cli.core.signals import Signals
+from vtc_cli.core.stage import PrefillStage
+from vtc_cli.core.tokens import TokenTable
 from vtc_cli.engine.decode import Generation
 from vtc_cli.engine.reading import Request
 from vtc_cli.stages.dart import Pivots
 
+SHOWN: dict[int, tuple[Tensor, Tensor]] = {}
 
-def test_places_are_those_of_the_prompt() -> None:
-    """So the set of pivots is walked in the same order, and the same tokens stay."""
+
+@dataclass(frozen=True, kw_only=True)
+class Places(PrefillStage):
+    """Shows where tokens stand."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"visual_places", "text_places"})
+    layers: tuple[int, ...] = (1, 3)
+
+    def decide(self, tokens: TokenTable, signals: Signals) -> Decision:
+        SHOWN[signals.layer] = signals.visual_places(), signals.text_places()
+        return Decision.identity(len(tokens), tokens.features.device)
+
+
+def test_places_are_those_in_the_sequence_that_the_layer_is_given() -> None:
+    """36 visual tokens before layer 2 drops two thirds of them, 12 behind it."""
+    adapter = small_adapter()
+    prompt = adapter.prepare(noise_media(), QUESTION)
+    plan = plan_of(ShrinkingPrune(layers=(2,)), Places())
+    session_of(adapter)._pass(Request(prompt, plan, Generation(max_new_tokens=1)))
+    before, total = int(prompt.visual_index[0]), prompt.prompt_tokens
+    for layer, count in ((1, 36), (3, 12)):
+        visual, text = SHOWN[layer]
+        assert visual.tolist() == list(range(before, before + count))
+        assert text.tolist() == list(range(before + count, total - 36 + count))
+
+
+def test_official_turns_on_a_model() -> None:
+    """The set of pivots is walked in the same order, and the same tokens stay."""
     from transformers import DynamicCache
 
     adapter = small_adapter()

@@ -249,6 +249,28 @@ def test_kept_positions_choose_alike_at_the_first_border_only(
     assert all(len(a) == len(b) for a, b in zip(*kept.values(), strict=True))
 
 
+@pytest.mark.parametrize(
+    "stage",
+    [
+        ClsAttention(attention_layer=2, tokens=0, fidelity="official"),
+        MaxMin(keep_ratio=0.01, fidelity="official"),
+    ],
+)
+def test_where_the_official_code_keeps_none_the_text_is_read_alone(
+    adapter: LlavaAdapter, prompt: Prompt, stage: Any
+) -> None:
+    plan = plan_of(stage, positions="renumbered")
+    request = Request(prompt, plan, Generation(forced=(5, 6)))
+    trace, decoded = session_of(adapter)._pass(request)
+    assert set(trace.visual_tokens) == {0}
+    text = torch.ones(prompt.prompt_tokens, dtype=torch.bool)
+    text[prompt.visual_index] = False
+    ids = torch.cat([prompt.input_ids[:, text], torch.tensor([[5]])], dim=1)
+    with torch.inference_mode():
+        logits = adapter.model(input_ids=ids, use_cache=False).logits[0, -2:]
+    torch.testing.assert_close(torch.stack(decoded.logits[:2]), logits, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "first"), list(product(["gemma3", "internvl"], STAGES)))
 def test_a_method_runs_on_families_whose_tower_rows_are_joined(name: str, first: str) -> None:
     _, prompt, session = family(name)
