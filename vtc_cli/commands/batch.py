@@ -48,7 +48,9 @@ def carry_out_batch(options: RunOptions, batch: BatchGroup, output: Output) -> N
     settings.plan_options()
     load_recipe(settings.recipe)
     summary = Summary(str(target or ResultsStream.path))
-    with ResultsFile(target, anew=not batch.resume) if target else ResultsStream() as results:
+    goal: ResultsFile | ResultsStream
+    goal = ResultsFile(target, anew=not batch.resume) if target else ResultsStream()
+    with goal as results:
         if results.repaired_bytes:
             summary.notes.append("the last line was torn and is gone; its job is done again")
         jobs = JobsFile(batch.batch or "", settings)

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import typer
 from typer.core import TyperCommand
+from typer.models import OptionInfo
 
 from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import UsageError
@@ -208,11 +209,11 @@ def found_settings(
 def declared(function: Callable[..., None]) -> dict[str, Declared]:
     """The options of a command by the names of their settings: `--top-p` is `top_p`."""
     hints = get_type_hints(function, include_extras=True)
-    options = {}
+    options: dict[str, Declared] = {}
     for parameter in inspect.signature(function).parameters:
         base, *notes = get_args(hints.get(parameter)) or (None,)
         for info in notes:
-            if isinstance(info, typer.models.OptionInfo):
+            if isinstance(info, OptionInfo):
                 flags = [flag for flag in (info.default, *(info.param_decls or ())) if flag]
                 long = [flag for flag in flags if str(flag).startswith("--")]
                 name = long[0].removeprefix("--") if long else parameter

@@ -23,7 +23,11 @@ from vtc_cli.core.stage import DecodeStage, EncoderStage, InputStage, PrefillSta
 PHASE_BASES = (InputStage, EncoderStage, PrefillStage, DecodeStage)
 CLASS_VALUES: dict[str, type] = {"paper": str, "meets_budget": bool, "every_step": bool}
 # Fields with a meaning of their own; a misspelt one would silently mean nothing.
-FIELD_NAMES = {EncoderStage: ("vision_layer",), PrefillStage: ("layers",), DecodeStage: ()}
+FIELD_NAMES: dict[object, tuple[str, ...]] = {
+    EncoderStage: ("vision_layer",),
+    PrefillStage: ("layers",),
+    DecodeStage: (),
+}
 DECORATOR = "@dataclass(frozen=True, kw_only=True)"
 ALIKE = 0.85  # difflib's ratio from which a name is taken for a misspelling of another
 

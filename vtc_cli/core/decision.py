@@ -50,7 +50,8 @@ class Decision:
         Raises:
             StageError: for repeated or foreign rows, shapes that disagree, rows not summing to 1.
         """
-        for name, value in {"keep": self.keep, "mix": self.mix, **self.marks()}.items():
+        tensors: dict[str, object] = {"keep": self.keep, "mix": self.mix, **self.marks()}
+        for name, value in tensors.items():
             if not isinstance(value, Tensor):
                 raise StageError(f"{name} is a {type(value).__name__}", allowed="a tensor")
         rows, columns = self.mix.shape

@@ -45,9 +45,8 @@ def parameter(
     """
     if layer_of not in (None, "llm", "vision"):
         raise ValueError(f"layer_of is {layer_of!r}; allowed: 'llm' or 'vision'")
-    low, high = (bound if isinstance(bound, (int, float)) else None for bound in (minimum, maximum))
-    is_empty = low is not None and high is not None and low > high
-    if (low, high) != (minimum, maximum) or is_empty:
+    given = [bound for bound in (minimum, maximum) if bound is not None]
+    if any(not isinstance(bound, (int, float)) for bound in given) or given != sorted(given):
         raise ValueError(f"the range {minimum!r}..{maximum!r} holds no number")
     metadata = {
         "doc": doc,

@@ -150,9 +150,9 @@ class Evictor:
         self, planned: Planned[DecodeStage], group: CacheEntries, signals: Any, where: str
     ) -> list[Decision]:
         """One decision for each head of `group`, checked."""
-        answer = planned.stage.decide(group, signals)
+        answer: object = planned.stage.decide(group, signals)
         heads = len(group.heads)
-        decisions = [answer] * heads if isinstance(answer, Decision) else answer
+        decisions: object = [answer] * heads if isinstance(answer, Decision) else answer
         if not isinstance(decisions, (list, tuple)):
             raise not_a_decision(answer, where)
         if len(decisions) != heads:

@@ -119,7 +119,7 @@ def _check_name(name: str) -> None:
             _ask_hub(name)
         return
     known = {each: each for each in SHIPPED}
-    for prefix, names in ((NARROW, sources("models")), (SHAPE, true_sizes())):
+    for prefix, names in ((NARROW, list(sources("models"))), (SHAPE, list(true_sizes()))):
         for each in names:
             known[each] = known[prefix + each] = prefix + each
     near = nearest(name, known)
