@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ FAULTS = {
 
 
 @pytest.fixture(autouse=True)
-def untouched_record() -> None:
+def untouched_record() -> Iterator[None]:
     """What is wrong on purpose is not the largest error of the run."""
     before = LARGEST.share, LARGEST.test
     yield
