@@ -28,6 +28,7 @@ from tests.engine.families import (
 )
 from tests.engine.support import QUESTION, Hidden, encoded_by, masked_logits, plan_of
 from tests.engine.test_metok_oracle import LAYERS, hidden_by
+from tests.tolerance import close
 from vtc_cli.core.budget import LayerBudget
 from vtc_cli.core.counts import VisualCounts
 from vtc_cli.core.decision import Decision
@@ -186,7 +187,7 @@ def test_the_unpooled_prompt_is_that_of_the_patches(
         features = adapter.encode(whole).features
         own = adapter.encode(prompt).features
     rows = projected.flatten(0, 1)
-    torch.testing.assert_close(features[: len(rows)], rows, rtol=1e-5, atol=1e-6)
+    close(features[: len(rows)], rows, model=adapter)
     assert torch.equal(features[len(rows) :], own[len(own) - family.newlines :])  # the newline
 
 
@@ -218,7 +219,7 @@ def test_the_decoder_equals_the_masked_model(
     trace, ours = run(adapter, prompt, plan)
     encoded, entry = encoded_by(adapter, adapter.unpooled(prompt), plan)  # type: ignore[arg-type]
     masked = masked_logits(adapter, encoded, entry, hidden_by(trace, entry), FORCED)  # type: ignore[arg-type]
-    torch.testing.assert_close(ours, masked, rtol=1e-4, atol=1e-5)
+    close(ours, masked, model=adapter)
     unpruned = masked_logits(adapter, encoded, entry, Hidden(), FORCED)  # type: ignore[arg-type]
     assert float((ours - unpruned).abs().max()) > 1e-2
 
@@ -305,7 +306,7 @@ def test_signals_of_the_tower_are_those_of_the_patches(
         frames = whole.reshape(FRAMES, 1, family.side, family.side)
         expected = nn.functional.avg_pool2d(frames, 2)
     own = scores[False][: FRAMES * family.own]
-    torch.testing.assert_close(own, expected.flatten(), rtol=1e-5, atol=1e-8)
+    close(own, expected.flatten(), model=adapter)
     assert scores[True][len(whole.flatten()) :].tolist() == [0.0] * family.newlines
 
 

@@ -166,21 +166,19 @@ def do_job(
 ) -> Outcome:
     """Answer one question and, with `baseline`, let the full model answer beside it.
 
-    The full model is not asked the `turns`. A `pair` scores the frames. With an `observer` each of
-    them is looked at in a pass of its own, so that no figure comes from a pass under observation.
-    Without `memory` its peak is not measured.
+    The full model is not asked the `turns`. An `observer` looks at passes of its own.
     """
     from vtc_cli.engine.inputs import note_input, shrink
     from vtc_cli.report.padding import padding_warnings
 
-    whole = session.adapter.prepare(media, question)
+    shown, whole = several(media), session.adapter.prepare(media, question)
     if observer is not None:
         _check_page(whole)
     plan = make_plan(session, whole, recipe, options)
-    smaller, changes = shrink(session.adapter, several(media), whole, plan)
+    smaller, changes = shrink(session.adapter, shown, whole, plan)
     prompt = scored(smaller, pair, media)
-    if baseline:
-        session.warm_up(whole)  # so that the first of both pays for no first times
+    if baseline:  # so that the first of both pays for no first times
+        session.warm_up(whole)
     trace = session.run(
         prompt,
         plan,
@@ -192,8 +190,8 @@ def do_job(
         memory=memory,
     )
     note_input(trace, whole, changes)
-    trace.warnings.extend(text for each in several(media) for text in each.warnings)
-    trace.warnings.extend(padding_warnings(trace, several(media), prompt.patch_boxes))
+    said = (text for each in shown for text in each.warnings)
+    trace.warnings += [*said, *padding_warnings(trace, shown, prompt.patch_boxes)]
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
         return Outcome(trace, prompt)

@@ -14,6 +14,7 @@ from vtc_cli.core.errors import MediaError, ModelError
 from vtc_cli.core.media import Media
 from vtc_cli.core.shape import ModelShape
 from vtc_cli.models.support.checkpoint import checkpoint_errors
+from vtc_cli.models.support.decoder import DecoderAccess
 from vtc_cli.models.support.fitting import MOST_PIXELS, averaged
 from vtc_cli.models.support.parts import (
     CHAT,
@@ -33,7 +34,6 @@ from vtc_cli.models.support.prompt import (
     layout_of,
     longer_ids,
 )
-from vtc_cli.models.support.shapes import context_of
 
 # Signals that every family gives: the engine reads them off the projector and the decoder.
 COMMON_SIGNALS = frozenset(
@@ -54,7 +54,7 @@ TOWER_SIGNALS = frozenset({"vision_received_attention", "vision_keys"})
 CLASS_SIGNALS = frozenset({"vision_cls_attention"})  # of a tower with a [CLS] row
 
 
-class Adapter(ABC):
+class Adapter(DecoderAccess, ABC):
     """One loaded model with its processor.
 
     Class attributes:
@@ -113,17 +113,6 @@ class Adapter(ABC):
         return str(getattr(self.model.config, "name_or_path", "") or self.family)
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = self.model.device
-        return device
-
-    @property
-    def decoder(self) -> Any:
-        """The text model with `layers`, `rotary_emb` and `embed_tokens`."""
-        return self.model.get_decoder()
-
-    @property
     @abstractmethod
     def shape(self) -> ModelShape:
         """Sizes of the model."""
@@ -157,17 +146,6 @@ class Adapter(ABC):
         """(n, d) what the projector makes of rows (n, d_vision) in the form of `projector_rows`."""
         projected: Tensor = self.projector(rows[None])[0]
         return projected
-
-    @property
-    def decoder_layers(self) -> Sequence[nn.Module]:
-        """Blocks of the decoder."""
-        layers: Sequence[nn.Module] = self.decoder.layers
-        return layers
-
-    def decoder_attention(self, layer: int) -> nn.Module:
-        """The attention module of decoder block `layer`."""
-        module: nn.Module = self.decoder.layers[layer].self_attn
-        return module
 
     def pooled(self, patches: Tensor, prompt: Prompt) -> Tensor:
         """Means over the patches that the model joins to each visual token.
@@ -319,15 +297,6 @@ class Adapter(ABC):
         """(..., 1, S) position ids as `generate` counts them."""
         return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
 
-    @property
-    def context(self) -> int | None:
-        """Positions that the decoder was made for, rope scaling included; None if it names none."""
-        return context_of(self.decoder.config)
-
-    def positions_of(self, prompt: Prompt) -> int:
-        """Positions that the whole prompt takes: the highest position id plus one."""
-        return prompt.prompt_tokens
-
     def encode(self, prompt: Prompt) -> EncoderOutput:
         """Run tower and projector through the model's own methods."""
         carriers: dict[Kind, Any] = {}
@@ -390,43 +359,6 @@ class Adapter(ABC):
     def handed(self, features: Tensor) -> Any:
         """Features (N, d) of one kind in the form in which the model reads them."""
         return [features]
-
-    def sequence_arguments(self, input_ids: Tensor) -> dict[str, Any]:
-        """Further arguments of a prefill that go along with the tokens `input_ids` (1, n)."""
-        return {}
-
-    def rotary(self, hidden: Tensor, position_ids: Tensor, layer: int) -> Any:
-        """What decoder layer `layer` takes as `position_embeddings` for `position_ids` (..., n)."""
-        return self.decoder.rotary_emb(hidden, position_ids=position_ids)
-
-    def layer_position_ids(self, position_ids: Tensor) -> Tensor:
-        """What decoder layers take as `position_ids` (1, n) for those of a prompt, (..., 1, n)."""
-        return position_ids
-
-    def attention_window(self, layer: int) -> int | None:
-        """Tokens that a query of decoder layer `layer` sees, itself included; None for all."""
-        return None
-
-    def text_embeddings(self, token_ids: Tensor) -> Tensor:
-        """(T, d) embeddings of `token_ids` (T,)."""
-        embeddings: Tensor = self.decoder.embed_tokens(token_ids)
-        return embeddings
-
-    def stop_ids(self) -> frozenset[int]:
-        """Token ids that end an answer.
-
-        Raises:
-            ModelError: the checkpoint names something else.
-        """
-        found = self.model.generation_config.eos_token_id
-        ids = found if isinstance(found, list | tuple) else [] if found is None else [found]
-        if not all(type(each) is int for each in ids):
-            raise ModelError(
-                f"eos_token_id {found!r} in generation_config.json",
-                where=self.source,
-                allowed="token ids",
-            )
-        return frozenset(ids)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The words of `token_ids` without special tokens."""
