@@ -33,6 +33,9 @@ def test_the_rule_for_many_inputs_by_their_headers(tmp_path: Path) -> None:
     assert model_for_items(AUTO, [], ALL) == "tiny"
     assert model_for_items(AUTO, [PICTURE, absent], ALL) == "tiny"
     assert model_for_items(AUTO, [VIDEO, absent, "-"], ALL) == "tiny-video"
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"neither a picture nor a video")
+    assert model_for_items(AUTO, [PICTURE, str(broken)], ALL) == "tiny"
     assert model_for_items(AUTO, [VIDEO, PICTURE], FrameOptions(frames=1)) == "tiny"
     assert model_for_items("narrow:qwen2_vl", [VIDEO, PICTURE], ALL) == "narrow:qwen2_vl"
     with pytest.raises(UsageError, match="pictures and videos"):

@@ -143,7 +143,7 @@ def test_another_recipe_or_model_is_refused_and_may_start_anew(
     jobs = [{name: job[name] for name in ("id", "media", "question")} for job in JOBS]
     for arguments, words in (
         (["--seed", "1"], "seed 0 there, 1 here"),
-        (["-m", "narrow:llava"], "model tiny there, narrow:llava here"),
+        (["-m", "narrow:llava"], "model auto there, narrow:llava here"),
         (["-r", "uniform"], "recipe full there, uniform here"),
     ):
         assert run_batch(jobs, *arguments) == 2

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vtc_cli.commands.output import Output
-from vtc_cli.core.errors import UsageError
+from vtc_cli.core.errors import MediaError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -61,14 +61,28 @@ def model_for_items(model: str, paths: Iterable[str], frames: FrameOptions) -> s
 
     if model != AUTO:
         return model
-    kinds = {kind for path in dict.fromkeys(paths) if (kind := kind_of(path, frames))}
-    if len(kinds) > 1:
+    kinds = {path: kind_of(path, frames) for path in dict.fromkeys(paths)}
+    pictures = "image" in kinds.values()
+    videos = [path for path, kind in kinds.items() if kind == "video"]
+    # What is no picture by its header may be no video either; such an item fails by itself.
+    if pictures and any(_is_readable(path) for path in videos):
         raise UsageError(
             "pictures and videos, without --model",
             allowed="one kind of them for a shipped model: tiny takes pictures, tiny-video videos",
             hint="--model of a family that takes both, or --frames 1",
         )
-    return _shipped(videos="video" in kinds)
+    return _shipped(videos=bool(videos) and not pictures)
+
+
+def _is_readable(path: str) -> bool:
+    """Whether a frame of a video can be decoded."""
+    from vtc_cli.media.frame_options import FrameOptions
+    from vtc_cli.media.video import read_video
+
+    try:
+        return bool(read_video(path, FrameOptions(frames=1)).frames.size)
+    except MediaError:
+        return False
 
 
 def _shipped(*, videos: bool) -> str:
