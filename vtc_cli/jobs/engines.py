@@ -69,8 +69,8 @@ def started(
         cluster = Cluster(work, engine.cluster, note)
         with busy(output, f"starting workers with {work.model}"):
             cluster.start()
-        _name_noise(work.model, output)
         try:
+            _name_noise(work.model, output)
             yield Running(cluster.told, cluster.results)
         finally:
             cluster.close()
