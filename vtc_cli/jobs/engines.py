@@ -65,27 +65,28 @@ def started(
     Raises:
         VtcError: the model cannot be loaded, the work does not fit it, or there is no cluster.
     """
-    if _is_random(work.model):
-        warn_of_noise(output)
     if engine.name == "ray":
         cluster = Cluster(work, engine.cluster, note)
         with busy(output, f"starting workers with {work.model}"):
             cluster.start()
         try:
+            _name_noise(work.model, output)
             yield Running(cluster.told, cluster.results)
         finally:
             cluster.close()
         return
     doer = work.load(output)
+    _name_noise(work.model, output)
     yield Running(
         doer.told, partial(local_results, doer=doer, batch_size=work.batch_size, note=note)
     )
 
 
-def _is_random(model: str) -> bool:
-    """Whether a name asks for random weights; a driver of a cluster loads no model to see it."""
+def _name_noise(model: str, output: Output) -> None:
+    """Warn where a name asks for random weights; a driver of a cluster loads no model to see it."""
     if ":" not in model:
-        return False
+        return
     from vtc_cli.models.support.load import NARROW, SHAPE
 
-    return model.startswith((NARROW, SHAPE))
+    if model.startswith((NARROW, SHAPE)):
+        warn_of_noise(output)

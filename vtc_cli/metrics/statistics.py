@@ -116,7 +116,7 @@ def items_to_see(difference: float, table: Paired, power: float = POWER) -> int:
 def _items_to_see(difference: float, share: float, power: float) -> int:
     from scipy.stats import norm
 
-    sure, likely = norm.ppf(1 - ALPHA / 2), norm.ppf(power)
+    sure, likely = float(norm.ppf(1 - ALPHA / 2)), float(norm.ppf(power))
     root = sure * sqrt(share) + likely * sqrt(share - difference**2)
     items: int = ceil((root / difference) ** 2)
     while mcnemar_power(items, difference, share) < power:

@@ -57,16 +57,19 @@ def _stage_row(
     block: StageBlock, records: Sequence[StageRecord], number: int | None, note: str, full: int
 ) -> list[str]:
     first, last = records[0].layer, records[-1].layer
-    where = place(block.phase, first) if first == last else f"decoder layers {first}{TO}{last}"
+    where = place(block.phase, first)
+    if first != last:
+        where = Html(f"decoder layers {first}{TO}{last}")
     before = {record.before for record in records}
     came = f"{min(before)}{TO}{max(before)}" if len(before) > 1 else str(block.before)
+    tokens = Html(f"{came} → {block.after}")
     spent_ms = sum(record.decision_ms + record.signal_ms for record in records)
     spent = sum(record.decision.flops + record.signal_flops for record in records)
     share = f"{100 * block.after / full:.0f} %" if full else ""
     return [
         _named(short(block.stage), block.phase, number),
         where,
-        f"{came} → {block.after}",
+        tokens,
         share,
         note,
         milliseconds(spent_ms),
