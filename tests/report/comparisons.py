@@ -90,7 +90,7 @@ def a_pass(
     mask: str | None = None,
     cache_equivalent: float | None = None,
 ) -> Pass:
-    """A pass over 8 tokens; `cost` is its share of the full prefill's 1000 operations."""
+    """A pass over 8 tokens; `cost` is its share of the full prefill's 100,000 operations."""
     full = recipe == "full"
     asked = float(budget) if budget.isdecimal() else None
     close = FidelityBlock(
@@ -114,13 +114,13 @@ def a_pass(
         kv_bytes=100 if full else 40,
         kv_full_bytes=100,
         flops=PassFlops(
-            vision=500,
+            vision=50_000,
             projector=0,
-            prefill=1000 if full else round(1000 * cost) - 10,
-            decode_step=10,
-            compression=0 if full else 10,
-            full_prefill=1000,
-            full_first_token=1500,
+            prefill=100_000 if full else round(100_000 * cost) - 1000,
+            decode_step=1000,
+            compression=0 if full else 1000,
+            full_prefill=100_000,
+            full_first_token=150_000,
         ),
         time_ms=PassTime(
             ttft=20.0 if full else ttft,

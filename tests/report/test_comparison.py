@@ -165,9 +165,9 @@ def test_what_reads_alike_makes_no_front() -> None:
     """Costs of 40.01 and 40.04 % are both shown as 40.0 %: the better answers alone are marked."""
     table = {("full", ""): [True] * 4}
     rows = judged(table, [], ["4"], [])
-    for name, cost, answers in (("a", 0.4001, "no"), ("b", 0.4004, "yes"), ("c", 0.3994, "no")):
+    for name, cost, right in (("a", 0.4001, 2), ("b", 0.4004, 4), ("c", 0.3994, 1)):
         for item in range(4):
-            rows.take(a_pass(f"i{item}", name, "4", answers if item else "yes", cost=cost))
+            rows.take(a_pass(f"i{item}", name, "4", "yes" if item < right else "no", cost=cost))
     rows.head = head(["a", "b", "c"], ["4"], [])
     found = summary(rows)
     assert [one.name for one in found.arms if one.on_front] == ["b 4", "c 4"]
