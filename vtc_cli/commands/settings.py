@@ -28,8 +28,8 @@ from vtc_cli.commands.output import Output
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.files import read_bytes
 
-# Variables that are no options: folders of one's own methods, and costlier checks.
-VARIABLES = ("VTC_PATH", "VTC_CHECK")
+# A variable that is no option: folders of methods of one's own.
+VARIABLES = ("VTC_PATH",)
 PREFIX = "VTC_"
 FILE = "vtc.toml"
 OF_ONE_RUN = "is no setting: it belongs to one run"
