@@ -104,7 +104,7 @@ def test_only_a_tower_with_a_class_row_gives_its_attention(name: str) -> None:
         kept = set(trace.records[-1].anchor.tolist())
         assert (0 in kept) or "class kept" not in name  # [CLS] is never dropped
     else:
-        with pytest.raises((RecipeError, SignalError), match="tower|vision_cls_attention"):
+        with pytest.raises((RecipeError, SignalError), match=r"tower|vision_cls_attention"):
             resolved(adapter, "mustdrop", tokens)
 
 
