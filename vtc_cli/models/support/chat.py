@@ -20,13 +20,16 @@ def rendered(tokenizer: Any, template: str, turns: Sequence[dict[str, Any]]) -> 
     """The conversation `turns` as `template` writes it, in the library's sandbox.
 
     Raises:
-        ModelError: the template takes too long or writes too much.
+        ModelError: the template takes too long, writes too much or calls itself without an end.
         Exception: whatever the template raises.
     """
-    with _limited():
-        text = tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
+    try:
+        with _limited():
+            text = tokenizer.apply_chat_template(
+                turns, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+    except RecursionError as error:
+        raise ModelError("the chat template calls itself without an end") from error
     if len(text) > CHARACTERS + len(str(turns)):
         raise ModelError(
             f"the chat template writes {len(text):,} characters",
