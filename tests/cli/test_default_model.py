@@ -59,7 +59,8 @@ def test_compress_takes_a_video_and_its_tokens_find_their_model(
 
 @pytest.mark.parametrize("together", ["1", "2"])
 def test_a_batch_gives_each_job_its_model(tmp_path: Path, together: str) -> None:
-    jobs = [{"media": media, "question": "what is it?"} for media in (PICTURE, VIDEO, PICTURE)]
+    shown = enumerate((PICTURE, VIDEO, PICTURE))
+    jobs = [{"media": media, "question": f"what is {number}?"} for number, media in shown]
     path, out = tmp_path / "jobs.jsonl", tmp_path / "out.jsonl"
     path.write_text("".join(json.dumps(job) + "\n" for job in jobs), encoding="utf-8")
     words = ["run", "--batch", str(path), "-o", str(out), "--batch-size", together]
