@@ -71,6 +71,7 @@ def test_a_hostile_recipe_is_shown_as_it_is_spelled(
     bad.write_text(json.dumps({"name": "y", evil: 1}))
     monkeypatch.setenv("VTC_PATH", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")  # so that every escape sequence is a stranger's
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
     assert run_command_line(["recipes", "show", str(good)]) == 0
     assert run_command_line(["recipes", "list"]) == 0

@@ -169,7 +169,6 @@ def do_job(
     The full model is not asked the `turns`. An `observer` looks at passes of its own.
     """
     from vtc_cli.engine.inputs import note_input, shrink
-    from vtc_cli.report.padding import padding_warnings
 
     shown, whole = several(media), session.adapter.prepare(media, question)
     if observer is not None:
@@ -190,14 +189,21 @@ def do_job(
         memory=memory,
     )
     note_input(trace, whole, changes)
-    said = (text for each in shown for text in each.warnings)
-    trace.warnings += [*said, *padding_warnings(trace, shown, prompt.patch_boxes)]
+    trace.warnings.extend(_input_warnings(trace, shown, prompt))
     trace.observed = _observed(session, prompt, plan, generation.seed, observer)
     if not baseline:
         return Outcome(trace, prompt)
     full, nll_full = _full_model(session, whole, generation, repeats, observer, memory)
     nll = _answer_nll(session, prompt, plan, full.answer_ids, generation.seed)
     return Outcome(trace, prompt, full, (nll, nll_full))
+
+
+def _input_warnings(trace: Trace, media: Sequence[Media], prompt: Prompt) -> list[str]:
+    """What the reader must know of the pictures and of the padding around them."""
+    from vtc_cli.report.padding import padding_warnings
+
+    found = [text for each in media for text in each.warnings]
+    return found + padding_warnings(trace, media, prompt.patch_boxes)
 
 
 def _check_page(prompt: Prompt) -> None:
