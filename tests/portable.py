@@ -28,6 +28,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 LEFT_OUT = {
     "test_tolerance.py",
+    "test_analyze.py",
     "test_matrix.py",
     "test_batch_decode.py",
     "test_mustdrop_oracle.py",
