@@ -62,7 +62,7 @@ def carry_out_batch(options: RunOptions, batch: BatchGroup, output: Output) -> N
     if target is not None:
         _print(summary, options)
     elif not output.quiet:
-        print("\n".join(summary.lines()), file=sys.stderr)
+        say("\n".join(summary.lines()))
     if summary.any_failed:
         raise typer.Exit(1)
 

@@ -29,7 +29,7 @@ Name = Annotated[str, typer.Argument(help="Recipe file or name.")]
 def group(context: typer.Context) -> None:
     """List, show, check and solve recipes."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        terminal.show(context.get_help())
 
 
 @app.command("list")

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from vtc_cli.core.errors import UsageError
 from vtc_cli.core.files import sync_folder, temporary_beside
+from vtc_cli.core.terminal import show
 from vtc_cli.store.lines import LineFile, not_written
 
 
@@ -55,7 +56,7 @@ class ResultsStream:
 
     def append(self, text: str) -> None:
         """Write one line, at once, for whoever reads the other end of a pipe."""
-        sys.stdout.write(f"{text}\n")
+        show(text)
         sys.stdout.flush()
 
 
