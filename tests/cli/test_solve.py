@@ -303,7 +303,7 @@ def test_the_recipe_and_its_budget_are_the_same_run(
         (["--kv", "0.2", "--flops", "0.2"], ["--flops beside --kv"]),
         (["--kv", "0"], ["--kv 0", "a share above 0, at most 1"]),
         (["--flops", "1.2"], ["at most 1"]),
-        (["--layer-average", "nan"], ["tokens above 0"]),
+        (["--layer-average", "nan"], ["--layer-average nan"]),
         (["--kv", "0.2", "--vary", "fastv.layers"], ["--vary fastv.layers", "keep_ratio"]),
         (["--kv", "0.2", "-o", "solved.json"], [".yaml"]),
         (["--kv", "0.2", "-o", "nowhere/solved.yaml"], ["does not exist"]),

@@ -130,7 +130,8 @@ def test_a_recipe_that_changed_is_refused_and_one_that_went_is_told_of(
     arguments = ["compress", str(SAMPLE), "-o", str(stem), "-r", str(recipe), "-b", "64"]
     assert run_command_line([*arguments, "--question", QUESTION]) == 0
     tokens = f"{stem}.safetensors"
-    assert not run_json(capsys, "--tokens", tokens)["warnings"][1:]
+    warnings = run_json(capsys, "--tokens", tokens)["warnings"]
+    assert len([text for text in warnings if "padding" not in text]) == 1
     recipe.write_text(recipe.read_text() + "# a word more\n")
     assert run_command_line(["run", "--tokens", tokens]) == 2
     assert "has changed since" in capsys.readouterr().err

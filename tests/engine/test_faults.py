@@ -23,7 +23,7 @@ from tests.engine.support import (
     small_adapter,
 )
 from vtc_cli.core.decision import Decision
-from vtc_cli.core.errors import MemoryExhaustedError, ModelError, UsageError
+from vtc_cli.core.errors import MemoryExhaustedError, ModelError, StageError, UsageError
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage
 from vtc_cli.core.tokens import TokenTable
@@ -61,9 +61,9 @@ ONE = Generation(max_new_tokens=1)
 def test_an_error_of_a_stage_stays_what_it_is(
     adapter: LlavaAdapter, prompt: Prompt, error: type[Exception]
 ) -> None:
-    with pytest.raises(error) as caught:
+    with pytest.raises(StageError, match=f"{error.__name__}: a fault of the stage") as caught:
         session_of(adapter).run(prompt, plan_of(Failing(error=error)), ONE)
-    assert type(caught.value) is error
+    assert type(caught.value.__cause__) is error
 
 
 def test_only_a_failed_allocation_is_out_of_memory(adapter: LlavaAdapter, prompt: Prompt) -> None:

@@ -121,6 +121,7 @@ def family(request: pytest.FixtureRequest) -> Family:
 @pytest.fixture(scope="module")
 def adapter(family: Family) -> Adapter:
     adapter = family.build(3, **SIZES)
+    adapter.decoder.config.max_position_embeddings = 32768  # unpooled clips are long
     adapter.model.generation_config.eos_token_id = None
     return adapter
 

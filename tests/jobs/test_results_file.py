@@ -130,7 +130,7 @@ def test_another_model_seed_or_recipe_is_refused_by_name(tmp_path: Path) -> None
         progressed = Progressed(results)
         progressed.check_settings(settings())
         for change, words in (
-            ({"model": "narrow:llava"}, "model tiny there, narrow:llava here"),
+            ({"model": "narrow:llava"}, "model auto there, narrow:llava here"),
             ({"seed": 3}, "seed 0 there, 3 here"),
             ({"max_new_tokens": 5, "seed": 3}, "max_new_tokens 64 there, 5 here, seed 0 there"),
         ):

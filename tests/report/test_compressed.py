@@ -111,12 +111,16 @@ def test_scores_and_costs_are_those_of_the_record() -> None:
     assert sum(d.cost.flops for d in report.decisions) == compression_flops(trace)
 
 
+def files_in(folder: Path) -> list[Path]:
+    return [folder / name for name in FILES.model_dump().values()]
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_summary_fits_and_names_the_files(tmp_path: Path, width: int) -> None:
     for name in FILES.model_dump().values():
         (tmp_path / name).write_bytes(bytes(2000))
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    render(made(traces.compressed()), Path(tmp_path), console)
+    render(made(traces.compressed()), files_in(tmp_path), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(len(line) for line in text.splitlines()) <= width
     for words in ("552", "140", "31", "x.safetensors", "x.json", "x.png", "2.00 kB", "what?"):
@@ -129,7 +133,7 @@ def test_random_weights_are_labelled(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     console = Console(file=io.StringIO(), width=100, color_system=None)
     trace = traces.random_weights(traces.compressed())
-    render(made(trace, None), tmp_path, console)
+    render(made(trace, None), files_in(tmp_path), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.splitlines()[0].strip() == RANDOM
     assert "no question" in text

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vtc_cli.media.child import Decoded
 
 DEFAULT = FrameOptions()
+LEAST_S = 0.001  # of a clock that has run out, so that the error names a number
 UNUSED = "a still picture: the choice of frames is not used"
 
 
@@ -113,7 +114,8 @@ def _decoded(
     """Frames of the first reader that can do it."""
     from vtc_cli.media.child import ReaderFailedError, decode
 
-    job = Job(str(target), path, content, options, options.reader, _left(end))
+    seconds = max(LEAST_S, end - time.monotonic())
+    job = Job(str(target), path, content, options, options.reader, seconds)
     try:
         return decode(job)
     except ReaderFailedError as failure:
@@ -121,15 +123,11 @@ def _decoded(
             raise failure.fault from failure
         note = f"decord failed ({failure.fault.found}); PyAV was used"
     try:
-        decoded = decode(replace(job, reader="pyav", seconds=_left(end)))
+        seconds = max(1.0, end - time.monotonic())  # in which the process says what is wrong
+        decoded = decode(replace(job, reader="pyav", seconds=seconds))
     except ReaderFailedError as failure:
         raise failure.fault from failure
     return replace(decoded, notes=(*decoded.notes, note))
-
-
-def _left(end: float) -> float:
-    """Seconds until `end`; one at least, in which the process that decodes says what is wrong."""
-    return max(1.0, end - time.monotonic())
 
 
 def _left_out(content: Content) -> tuple[str, ...]:

@@ -241,11 +241,18 @@ def frame_processor(kind: Any, source: str) -> Any:
 
 
 def _check_sizes(processor: Any, source: str) -> None:
-    """Refuse sizes that no tower takes before a picture is scaled to them.
+    """Refuse sizes that no tower takes before a picture is scaled to them, and means of no colour.
 
     Raises:
-        ModelError: a side of more than `LONGEST_SIDE` pixels, or more pixels than its square.
+        ModelError: a side of more than `LONGEST_SIDE` pixels, more pixels than its square, or an
+            `image_mean` that is not three numbers.
     """
+    mean = getattr(processor, "image_mean", None)
+    numbers = isinstance(mean, list | tuple) and all(isinstance(x, int | float) for x in mean)
+    if mean is not None and not (numbers and len(mean) == len("RGB")):
+        raise ModelError(
+            f"image_mean {mean} of the image processor", where=source, allowed="three numbers"
+        )
     counts = hasattr(processor, "merge_size")  # of Qwen: edges are numbers of pixels
     for name in SIZES:
         for edge, value in dict(getattr(processor, name, None) or {}).items():
