@@ -214,15 +214,15 @@ def test_a_folder_of_settings_that_may_not_be_looked_into_holds_none(
         (here / "vtc").chmod(0o755)
 
 
-def test_a_removed_current_folder_has_no_settings(
+def test_a_removed_current_folder_is_one_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert run_command_line(["run", PICTURE, "what?", *SHORT, "-q"]) == 0
-    assert capsys.readouterr().err == ""
+    assert run_command_line(["run", PICTURE, "what?", *SHORT]) == 2
+    assert "the current folder" in capsys.readouterr().err
 
 
 def test_pipes_and_devices_are_no_outputs_of_a_comparison(

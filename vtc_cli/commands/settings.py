@@ -276,11 +276,11 @@ def _files(start: Path | None) -> list[Path]:
     files = [Path(base) / "vtc" / FILE]
     try:
         here = start or Path.cwd()
-    except OSError:  # the current folder was removed
-        here = None
-    if here is not None:
-        folders = (here, *here.parents)
-        files += [path for folder in folders if os.path.exists(path := folder / FILE)][:1]
+    except OSError as error:  # it was removed; the arithmetic libraries do not load there either
+        found = f"the current folder cannot be used: {error.strerror}"
+        raise UsageError(found, allowed="a folder that exists") from error
+    folders = (here, *here.parents)
+    files += [path for folder in folders if os.path.exists(path := folder / FILE)][:1]
     return [path for path in files if os.path.exists(path)]
 
 
