@@ -16,6 +16,8 @@ from tests.engine.support import noise_media
 from tests.tolerance import close
 from vtc_cli.app import run_command_line
 from vtc_cli.models.llava import LlavaAdapter
+from vtc_cli.report.analysis import Analysis
+from vtc_cli.report.figure import save_figure
 
 NARROW = ["--model", "narrow:llava", "--max-new-tokens", "2", "-q"]
 
@@ -100,21 +102,21 @@ def test_csv_has_a_row_a_layer_and_the_door(
     assert rows[0]["attention_mass"] == "" and float(rows[1]["effective_rank"]) > 1
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_plots_are_of_their_kind(
-    picture: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / f"curves{suffix}"
+    path = tmp_path / "curves.png"
     arguments = [str(picture), "-r", "tokencarve", "-b", "64", "--plot", str(path), *NARROW]
-    assert run_command_line(["analyze", *arguments]) == 0
-    head = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix]
-    assert path.read_bytes().startswith(head)
-    if suffix == ".svg":
-        text = path.read_text(encoding="utf-8")
-        assert "tokencarve" in text and "effective rank" in text and "random weights" in text
-    if suffix == ".png":
-        with Image.open(path) as image:
-            assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+    assert run_command_line(["analyze", *arguments, "--json"]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with Image.open(path) as image:
+        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+    analysis = Analysis.model_validate_json(capsys.readouterr().out)
+    for suffix, head in ((".svg", b"<?xml"), (".pdf", b"%PDF")):
+        save_figure(tmp_path / f"curves{suffix}", analysis)
+        assert (tmp_path / f"curves{suffix}").read_bytes().startswith(head)
+    text = (tmp_path / "curves.svg").read_text(encoding="utf-8")
+    assert "tokencarve" in text and "effective rank" in text and "random weights" in text
 
 
 @pytest.mark.parametrize("columns", ["60", "100"])
