@@ -144,7 +144,7 @@ class Compressor:
             plan, full, stop = cut_after(plan, self.wish.stage)
         if self.wish.question is None and plan.text_readers:
             raise UsageError(
-                f"no question, and {', '.join(plan.text_readers)} reads it",
+                f"no question, which {' and '.join(plan.text_readers)} need",
                 where="--question",
                 allowed="a question, or stages that read none",
                 hint='--question "what is in the picture?", or --stage to stop before',
