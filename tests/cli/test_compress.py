@@ -161,7 +161,7 @@ BAD = {
     "question of the prefill": (
         ["{sample}", "-o", "{folder}/x", "-r", "mustdrop", "--stage", "dual_attention"],
         2,
-        "mustdrop.dual_attention reads it",
+        "it is read by mustdrop.dual_attention",
     ),
     "empty question": (["{sample}", "-o", "{folder}/x", "--question", " "], 2, "is empty"),
     "unknown stage": (

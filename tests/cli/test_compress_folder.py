@@ -161,7 +161,7 @@ def test_the_same_fault_of_many_pictures_is_told_once(
 
 
 FAULTS = {
-    "no question": (["-r", "tokencarve"], "reads it"),
+    "no question": (["-r", "tokencarve"], "it is read by tokencarve"),
     "unknown stage": (["--stage", "nothing"], "has no stage"),
     "recipe": (["-r", "nothing"], "no recipe is called"),
     "the folder itself": (["-o", "{folder}"], "holds the pictures"),

@@ -144,7 +144,7 @@ class Compressor:
             plan, full, stop = cut_after(plan, self.wish.stage)
         if self.wish.question is None and plan.text_readers:
             raise UsageError(
-                f"no question, which {' and '.join(plan.text_readers)} need",
+                f"no question; it is read by {', '.join(plan.text_readers)}",
                 where="--question",
                 allowed="a question, or stages that read none",
                 hint='--question "what is in the picture?", or --stage to stop before',
