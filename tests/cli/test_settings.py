@@ -140,6 +140,8 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "a list": ("budget = [64]", ["budget is [64]", "a text in quotes, or a number"]),
     "not a number": ("temperature = nan", ["temperature is nan", "a number"]),
     "of one run": ('overlay = "x.png"', ["overlay is no setting", "--overlay on the command line"]),
+    "lists in lists": ("a = " + "[" * 50_000, ["nested too deeply"]),
+    "tables in tables": ("a." * 20_000 + "b = 1", ["nested too deeply"]),
     "no TOML": ("seed = ", ["cannot be read", "line 2"]),
 }
 

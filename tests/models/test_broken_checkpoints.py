@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.engine.support import noise_media
+from vtc_cli.app import run_command_line
 from vtc_cli.commands.edge import error_block
 from vtc_cli.core.discover import assets_folder
 from vtc_cli.core.errors import ModelError
@@ -61,6 +63,19 @@ def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path, change: list[Any
     assert caught.value.exit_code == 4
     block = error_block(caught.value)
     assert "Traceback" not in block and "\n  found" in block and "no message" not in block
+
+
+def test_warnings_of_libraries_do_not_stand_beside_the_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = ("processor_config.json", ["image_processor", "image_std", 1], 1e-300)
+    folder = broken(tmp_path, *change)
+    picture = str(TINY.parents[2] / "samples" / "checks.png")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert run_command_line(["run", picture, "?", "-m", str(folder)]) == 4
+    assert not seen
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_the_untouched_checkpoint_answers(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ AUTO = dict.fromkeys(
     ),
     "planted.Planted",
 ) | {"AutoTokenizer": ["planted.Planted", "planted.Planted"]}
+KERNELS = ("attn_implementation", "_attn_implementation_internal", "experts_implementation")
 INNER = ("text_config", "vision_config", "image_processor", "video_processor")
 FILES = (
     "config.json",
@@ -82,6 +83,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path],
             inner = [each for key, each in found.items() if key in INNER]
             for part in (found, *inner):
                 part["auto_map"] = AUTO
+                part |= dict.fromkeys(KERNELS, "kernels-community/planted")
             if path.exists() or "preprocessor" not in name:
                 path.write_text(json.dumps(found | {"custom_generate": str(folder)}))
         return mark

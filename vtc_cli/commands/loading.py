@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -128,4 +130,6 @@ def _load(model: str, device: str, dtype: str, attn: str) -> Session:
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries over a checkpoint; its faults are errors
     return Session(*load_model(model, LoadOptions(device, dtype, attn)))

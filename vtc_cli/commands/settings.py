@@ -41,7 +41,8 @@ ALTERNATIVES = frozenset({"frames", "fps", "keyframes"})
 HELP = ("-h", "--help")
 EPILOG = "Options may also stand in vtc.toml (budget = 64) or the environment (VTC_BUDGET=64)."
 LARGEST_SEED = (1 << 63) - 1
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 16
+MOST_DOTS = 100  # in a line: the reader of TOML needs time and memory squared for a.a.a = 1
 
 ModelOption = Annotated[
     str,
@@ -288,6 +289,8 @@ def _in_file(path: Path) -> Iterator[Setting]:
     """What a file sets, each with its line."""
     try:
         text = read_bytes(path, MOST_BYTES).decode("utf-8")
+        if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
+            raise RecursionError
         values = tomllib.loads(text)
     except RecursionError as error:
         raise UsageError("nested too deeply", where=str(path), allowed="TOML") from error

@@ -114,6 +114,8 @@ def read_config(kind: Any, source: str) -> Any:
     _check_depth(raw_config(source), len(stored_sizes(source)), source)
     with checkpoint_errors(source, CONFIG):
         config = pretrained(kind.config_class, source)
+    # A name with a slash would be downloaded and run as a kernel; it holds for the inner ones too.
+    config._attn_implementation = config._experts_implementation = None
     for part in [config, *(getattr(config, name, None) for name in config.sub_configs)]:
         for name in NOT_FOLLOWED:
             vars(part).pop(name, None) if part is not None else None

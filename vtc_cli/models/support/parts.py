@@ -7,6 +7,7 @@ it not: they are loaded one by one, and each adapter places its placeholders its
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ IMAGES = "image processor (processor_config.json, preprocessor_config.json)"
 CHAT = "tokenizer or chat template (tokenizer.json, chat_template.jinja, ids in config.json)"
 FRAMES = "processor of frames (processor_config.json, video_preprocessor_config.json)"
 SIZES = ("size", "crop_size", "max_image_size", "pad_size")
+CHANNELS = 3
 LONGEST_SIDE = 4096  # of an input of any tower, and of whole pictures before they are cut
 FRAME_FIELDS = (
     "do_resize",
@@ -158,7 +160,7 @@ def load_parts(source: str, images: Callable[[str], Any]) -> Parts:
         tokenizer = pretrained(AutoTokenizer, source)
     with checkpoint_errors(source, IMAGES):
         processor = images(source)
-    _check_sizes(processor, source)
+        _check_settings(processor, source)
     with checkpoint_errors(source, "chat template"):
         template = _template(source) or getattr(tokenizer, "chat_template", None)
     if not isinstance(template, str | None):
@@ -236,34 +238,41 @@ def frame_processor(kind: Any, source: str) -> Any:
     """
     with checkpoint_errors(source, FRAMES):
         processor = kind(**_frame_settings(source))
-    _check_sizes(processor, source)
+        _check_settings(processor, source)
     return processor
 
 
-def _check_sizes(processor: Any, source: str) -> None:
-    """Refuse sizes that no tower takes before a picture is scaled to them, and means of no colour.
+def _check_settings(processor: Any, source: str) -> None:
+    """Refuse settings that no tower takes before a picture is scaled or padded with them.
 
     Raises:
-        ModelError: a side of more than `LONGEST_SIDE` pixels, more pixels than its square, or an
-            `image_mean` that is not three numbers.
+        ModelError: a side of more than `LONGEST_SIDE` pixels, or more pixels than its square; means
+            or deviations other than one number a channel.
     """
-    mean = getattr(processor, "image_mean", None)
-    numbers = isinstance(mean, list | tuple) and all(isinstance(x, int | float) for x in mean)
-    if mean is not None and not (numbers and len(mean) == len("RGB")):
-        raise ModelError(
-            f"image_mean {mean} of the image processor", where=source, allowed="three numbers"
-        )
     counts = hasattr(processor, "merge_size")  # of Qwen: edges are numbers of pixels
     for name in SIZES:
         for edge, value in dict(getattr(processor, name, None) or {}).items():
             most = LONGEST_SIDE ** (2 if counts else 1)
-            bounded = isinstance(value, int | float) and not (counts and edge == "longest_edge")
-            if bounded and value > most:
+            unbounded = counts and edge == "longest_edge"
+            if value is not None and not _within(value, 1, math.inf if unbounded else most):
                 raise ModelError(
-                    f"{name} with {edge} {value} of the image processor",
+                    f"{name} with {edge} {value!r} of the image processor",
                     where=source,
-                    allowed=f"at most {most:,}",
+                    allowed=f"a number from 1 to {most:,}",
                 )
+    for name in ("image_mean", "image_std"):
+        values = getattr(processor, name, None)
+        each = values if isinstance(values, list | tuple) else ()
+        if values is not None and [_within(one, -255, 255) for one in each] != [True] * CHANNELS:
+            raise ModelError(
+                f"{name} {values!r} of the image processor",
+                where=source,
+                allowed=f"{CHANNELS} numbers from -255 to 255",
+            )
+
+
+def _within(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and least <= value <= most
 
 
 def _frame_settings(source: str) -> dict[str, Any]:
