@@ -246,6 +246,16 @@ def test_keeping_all_is_the_library_without_its_pooling(adapter: Adapter, prompt
     assert torch.equal(ours, library)
 
 
+@pytest.mark.parametrize("name", ["llava_next_video siglip layers", "llava_onevision layers"])
+def test_frames_of_several_tower_layers_are_unpooled_too(name: str) -> None:
+    adapter = small_family(name)
+    prompt = adapter.prepare(shown_media("video", 5, 60, 80, 4), QUESTION)
+    _, ours = run(adapter, prompt, plan_of(KeepUnpooled()))
+    with without_pooling(adapter.model.model):
+        library = own_logits(adapter, adapter.unpooled(prompt), FORCED)
+    assert torch.equal(ours, library)
+
+
 def test_who_does_not_ask_gets_the_family_s_own_tokens(adapter: Adapter, prompt: Prompt) -> None:
     full, logits = run(adapter, prompt, Plan("full"))
     for stage in (KeepUnpooled(before_pooling=False), replace(POOL, before_pooling=False)):

@@ -74,6 +74,15 @@ def test_official_counts_of_the_sheet(options: dict[str, Any], left: int) -> Non
     assert len(kept(states, norms, text, fidelity="official", **options)) == left
 
 
+@pytest.mark.parametrize(("count", "dropped"), [(40, 0.8), (320, 0.8), (4000, 0.778), (80, 0.9)])
+def test_the_official_share_is_what_is_left_of_the_dropped_one(count: int, dropped: float) -> None:
+    """The code cuts N (1 - r) / 8 as a machine has it: a whole number may be a little less."""
+    states, text = noise(count), {"text_keys": torch.rand(2, 9, 4), "normed_text": noise(9)}
+    share = {"keep_ratio": round(1 - dropped, 3), "fidelity": "official"}
+    left = kept(states, torch.rand(count).tolist(), text, **share)
+    assert len(left) == 4 + 8 * int(count * (1 - dropped) / 8)
+
+
 def test_five_of_eight_with_a_pivot_of_each_kind() -> None:
     text = {"text_keys": torch.rand(2, 3, 4), "normed_text": noise(3, 8, 5)}
     one = {"visual_pivots": 1, "text_pivots": 1, "keep_ratio": 0.5, "fidelity": "official"}

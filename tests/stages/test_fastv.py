@@ -89,6 +89,15 @@ def test_a_share_is_rounded_half_to_even_and_leaves_one_unless_it_is_zero(
     assert LastRow(keep_ratio=keep_ratio).decide(tokens, view).kept_tokens == left
 
 
+@pytest.mark.parametrize(("count", "dropped"), [(15, 0.7), (5, 0.7), (25, 0.7), (45, 0.9)])
+def test_the_official_share_is_what_is_left_of_the_dropped_one(count: int, dropped: float) -> None:
+    """The port rounds N (1 - R) as a machine has it: half a token may be a little more."""
+    stage = LastRow(keep_ratio=round(1 - dropped, 2), fidelity="official")
+    view = signals(Grid(1, 1, count), attention=torch.rand(1, count))
+    left = stage.decide(table(noise(count), 1, count), view).kept_tokens
+    assert left == round(count * (1 - dropped))
+
+
 @pytest.mark.parametrize(("count", "keep_ratio", "left"), [(3, 0.1, 0), (1, 0.5, 0), (5, 0.5, 2)])
 def test_the_official_rounding_may_leave_none(count: int, keep_ratio: float, left: int) -> None:
     view = signals(Grid(1, 1, count), attention=torch.rand(1, count))

@@ -13,7 +13,7 @@ from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import counted_allowed, tokens_allowed
+from vtc_cli.stages.ops.allowance import counted_allowed, official_share, tokens_allowed
 from vtc_cli.stages.ops.diversity import unit_rows
 from vtc_cli.stages.ops.select import require_finite, top_indices
 
@@ -127,7 +127,7 @@ class Pivots(PrefillStage):
         """Tokens that each pivot takes of `count` in the official code."""
         if self.tokens is not None:
             return self.tokens // self._configured
-        return int(count * self.keep_ratio / self._configured)
+        return int(count * official_share(self.keep_ratio) / self._configured)
 
     def _shares(self, room: int, pivots: int) -> list[int]:
         """Tokens that each pivot takes, as even as whole numbers are, the first get one more."""

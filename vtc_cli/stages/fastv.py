@@ -10,7 +10,7 @@ from vtc_cli.core.decision import Decision
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.stage import PrefillStage, parameter
 from vtc_cli.core.tokens import TokenTable
-from vtc_cli.stages.ops.allowance import counted_allowed, tokens_allowed
+from vtc_cli.stages.ops.allowance import counted_allowed, official_share, tokens_allowed
 from vtc_cli.stages.ops.select import require_finite, top_indices
 
 PAPER = "FastV, arXiv 2403.06764"
@@ -29,7 +29,8 @@ class LastRow(PrefillStage):
     Deviation: ties go to the lowest index; the official sort leaves them open.
     Deviation: protected tokens stay whatever their attention; FastV alone has none.
     Deviation: a share above zero leaves at least one token; the official rounding may leave none
-    (`fidelity: official` keeps that).
+    (`fidelity: official` keeps that, and works with 1 - R, which for R = 0.7 is a little more than
+    0.3: 15 tokens leave 5, where the share of 0.3 leaves 4).
     Deviation: layer 0 is refused, for no layer before it has attention; the official code draws at
     random there, which is what the recipe `random` is for.
     """
@@ -55,7 +56,9 @@ class LastRow(PrefillStage):
         minimum=0,
         steers=Steering(1, None),
     )
-    fidelity: Literal["sound", "official"] = parameter("sound", "whether none may be left")
+    fidelity: Literal["sound", "official"] = parameter(
+        "sound", "whether none may be left, and how a share is rounded"
+    )
 
     def __post_init__(self) -> None:
         """Refuse a layer that no attention stands before.
@@ -85,5 +88,6 @@ class LastRow(PrefillStage):
         """Tokens left of `count` without a budget."""
         if self.tokens is not None:
             return self.tokens
-        rounded = round(count * self.keep_ratio)
-        return rounded if self.fidelity == "official" else max(rounded, int(self.keep_ratio > 0))
+        if self.fidelity == "official":
+            return round(count * official_share(self.keep_ratio))
+        return max(round(count * self.keep_ratio), int(self.keep_ratio > 0))

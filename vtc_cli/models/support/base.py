@@ -321,10 +321,11 @@ class Adapter(DecoderAccess, ABC):
 
         The library's methods for videos go on to pool, so its two modules are called here.
         """
-        model, layer = self.model.model, self.model.config.vision_feature_layer
-        states = model.vision_tower(pixels, output_hidden_states=layer, return_dict=True)
-        rows = states.hidden_states[layer][:, self.shape.class_tokens :]
-        projected: Tensor = model.multi_modal_projector(rows)
+        model, chosen = self.model.model, self.model.config.vision_feature_layer
+        states = model.vision_tower(pixels, output_hidden_states=True, return_dict=True)
+        layers = [chosen] if isinstance(chosen, int) else chosen
+        joined = torch.cat([states.hidden_states[layer] for layer in layers], dim=-1)
+        projected: Tensor = model.multi_modal_projector(joined[:, self.shape.class_tokens :])
         return projected
 
     def added(self, carriers: Mapping[Kind, Any], prompt: Prompt) -> tuple[Tensor, ...]:

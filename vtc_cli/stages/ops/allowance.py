@@ -9,6 +9,16 @@ from vtc_cli.core.counts import VisualCounts
 from vtc_cli.core.signals import Signals
 from vtc_cli.core.tokens import TokenTable
 
+SHARE_DIGITS = 12  # of a share as a user writes it; what lies behind them is rounding
+
+
+def official_share(keep_ratio: float) -> float:
+    """1 - R in double precision, where an official script names R, the share that is dropped.
+
+    With R = 0.8 that is a little less than 0.2, and int(40 x 0.2 / 8) of the code is 0, not 1.
+    """
+    return 1 - round(1 - keep_ratio, SHARE_DIGITS)
+
 
 def tokens_allowed(tokens: TokenTable, signals: Signals, own: int) -> int:
     """Tokens that may stay at this layer; never fewer than are protected.
