@@ -133,7 +133,7 @@ def test_a_method_that_reads_the_question_is_not_compressed_without_one(
 ) -> None:
     command = ["compress", PLAIN, "-r", recipe, "-b", "192", "-o", str(tmp_path / "out")]
     assert run_command_line(command) == 2
-    assert f"no question, and {recipe}." in capsys.readouterr().err
+    assert f"no question; it is read by {recipe}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("recipe", ["fastervlm", "divprune"])

@@ -66,7 +66,7 @@ def test_leaving_early_ends_the_thread(jobs: list[Job]) -> None:
     with ReadAhead(jobs, read_job, most_tasks=1) as ahead:
         next(iter(ahead))
     for _ in range(1200):
-        if threading.active_count() == before:
+        if threading.active_count() <= before:  # one of an earlier test may end too
             return
         time.sleep(0.05)
     raise AssertionError("the thread still runs")
