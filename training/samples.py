@@ -54,7 +54,7 @@ def main() -> None:
         sample_picture(offset, square).save(FOLDER / f"{name}.png", optimize=True)
         for question in sample_questions(offset, square):
             line = {
-                "media": f"samples/{name}.png",
+                "media": f"{name}.png",
                 "question": question.text,
                 "answer": question.answer,
                 "category": question.category,

@@ -12,6 +12,7 @@ import pytest
 
 from tests.jobs.support import ENVIRONMENT, settings, write_jobs
 from vtc_cli.core.errors import MediaError
+from vtc_cli.jobs import reading
 from vtc_cli.jobs.job import Job
 from vtc_cli.jobs.reading import JobsFile
 from vtc_cli.media.items import LONGEST_LINE_BYTES
@@ -182,3 +183,13 @@ def test_a_hundred_thousand_jobs_are_streamed(tmp_path: Path) -> None:
     lines, sound, grown_bytes = map(int, finished.stdout.split())
     assert lines == sound == 100_000
     assert grown_bytes < 30_000_000 < path.stat().st_size / 2  # what tells ids apart, no job
+
+
+def test_a_line_without_an_end_ends_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `vtc run --batch - < /dev/zero` gives; with a smaller bound, for time."""
+    monkeypatch.setattr(reading, "MOST_PASSED_BYTES", 10 * LONGEST_LINE_BYTES)
+    with open("/dev/zero", "rb") as zero:
+        lines = reading._lines(zero)
+        assert len(next(lines)[1]) > LONGEST_LINE_BYTES
+        with pytest.raises(MediaError, match="a line without an end"):
+            next(lines)

@@ -29,7 +29,7 @@ LINES = [
 
 
 def ask(line: dict[str, str], capsys: pytest.CaptureFixture[str], *more: str) -> str:
-    arguments = ["run", str(ROOT / line["media"]), line["question"], "--quiet", *more]
+    arguments = ["run", str(ROOT / "samples" / line["media"]), line["question"], "--quiet", *more]
     assert run_command_line(arguments) == 0
     return capsys.readouterr().out.strip()
 
@@ -87,6 +87,6 @@ def test_samples_are_what_the_generator_draws(name: str, offset: int) -> None:
     # H.264 and halved colour cost a little at edges; another frame would differ by far more.
     assert np.abs(media.frames.astype(int) - drawn).mean() < 3
     assert path.stat().st_size < 200_000
-    lines = [line for line in LINES if line["media"] == f"samples/{name}.mp4"]
+    lines = [line for line in LINES if line["media"] == f"{name}.mp4"]
     made = [(question.text, question.answer) for question in sample_questions(offset)]
     assert [(line["question"], line["answer"]) for line in lines] == made

@@ -66,7 +66,7 @@ def main() -> None:
         write_video(frames, FOLDER / f"{name}.mp4")
         for question in sample_questions(offset):
             line = {
-                "media": f"samples/{name}.mp4",
+                "media": f"{name}.mp4",
                 "question": question.text,
                 "answer": question.answer,
                 "category": question.category,

@@ -24,6 +24,7 @@ from vtc_cli.media.items import EXAMPLE, FIELDS, LONGEST_LINE_BYTES, check_rule,
 
 JOB_FIELDS = (*FIELDS, "recipe", "budget")
 RECIPE_ENDINGS = (".yaml", ".yml")
+MOST_PASSED_BYTES = 1 << 28  # of a line that is too long
 BOM = b"\xef\xbb\xbf"
 WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -161,7 +162,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Numbered lines that hold something; of one that is too long one byte more than is allowed.
 
     Raises:
-        MediaError: UTF-16.
+        MediaError: UTF-16, or a line without an end.
     """
     number, line = 1, stream.readline(LONGEST_LINE_BYTES + 1)
     if line.startswith(WIDE_BOMS):
@@ -172,8 +173,13 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     while line or number == 1:
         if line.strip():
             yield number, line
+        passed_bytes = 0
         while line and not line.endswith(b"\n") and len(line) >= LONGEST_LINE_BYTES:
             line = stream.readline(LONGEST_LINE_BYTES + 1)  # the rest of a line that is too long
+            passed_bytes += len(line)
+            if passed_bytes > MOST_PASSED_BYTES:  # a device gives bytes without end
+                found, allowed = "a line without an end", "JSON lines in UTF-8"
+                raise MediaError(found, where="jobs file", allowed=allowed)
         number, line = number + 1, stream.readline(LONGEST_LINE_BYTES + 1)
 
 
