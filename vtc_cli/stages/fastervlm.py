@@ -21,11 +21,13 @@ PAPER = "FasterVLM, arXiv 2412.01818"
 class ClsAttention(EncoderStage):
     """Keeps the tokens with the highest attention of [CLS], mean over heads, in raster order.
 
-    Every picture and every frame gives the same number of tokens, as every view does in the paper.
-    Tokens leave behind the projector, which treats each row alone: leaving before it is the same.
+    Every picture and every frame gives the same number of tokens. Tokens leave behind the
+    projector, which treats each row alone: leaving before it is the same.
 
     Deviation: a tower without [CLS] ranks by the attention that a token receives from all others,
     which is the authors' answer for such towers; the paper has [CLS] only.
+    Deviation: the tokens are those of a picture with all its crops; the official code keeps as many
+    of each crop.
     Deviation: ties go to the lowest index; the official top-k leaves them open.
     Deviation: protected tokens stay whatever their attention; FasterVLM alone has none.
     Deviation: at least one token stays; the paper's row of 0 tokens is a prompt without a picture

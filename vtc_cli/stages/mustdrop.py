@@ -146,7 +146,10 @@ class SpatialMerge(EncoderStage):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyTokens(EncoderStage):
-    """Protects the tokens that [CLS] attends to most; drops nothing."""
+    """Protects the tokens that [CLS] attends to most; drops nothing.
+
+    Deviation: crops of one picture are ranked together; the official code takes the share of each.
+    """
 
     paper: ClassVar[str] = PAPER
     needs: ClassVar[frozenset[str]] = frozenset({"vision_cls_attention"})
