@@ -47,9 +47,9 @@ def shell(command: str, folder: Path, **more: str) -> subprocess.CompletedProces
     [
         ("vtc recipes schema >/dev/full", 1, b"standard output\n  found    No space left"),
         ("vtc recipes list >&-", 1, b"standard output\n  found    Bad file descriptor"),
-        ("vtc recipes show nosuch 2>&-", 2, b""),
-        ("vtc recipes show nosuch 2>/dev/full", 2, b""),
-        ("vtc recipes show nosuch <&- >&- 2>&-", 2, b""),
+        ("vtc nosuch 2>&-", 2, b""),
+        ("vtc nosuch 2>/dev/full", 2, b""),
+        ("vtc nosuch <&- >&- 2>&-", 2, b""),
         ("vtc run - what? <&-", 2, b"no bytes at all"),
     ],
 )
