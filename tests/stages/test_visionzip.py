@@ -179,6 +179,19 @@ def test_protected_tokens_are_dominant() -> None:
     assert DominantContextual(tokens=1).decide(tokens, rows).keep.tolist() == [1, 4]
 
 
+def test_the_official_class_token_of_a_frame_stands_in_that_frame() -> None:
+    """Its place says in overlays and positions which frame it speaks of."""
+    tokens, states = table(noise(24), 2, 4, frames=3), noise(3, seed=9)
+    rows = view(noise(24, seed=3)[:, 0].abs(), noise(24), vision_class_state=states[tokens.frame])
+    decision = DominantContextual(tokens=12, contextual_ratio=0.25, fidelity="official").decide(
+        tokens, rows
+    )
+    after = tokens.apply(decision)
+    assert after.frame[:3].tolist() == [0, 1, 2]
+    assert torch.equal(after.features[:3], states)
+    assert len(set(decision.keep.tolist())) == len(after) == 12
+
+
 def test_each_frame_gives_as_many_dominant_tokens() -> None:
     tokens = table(noise(24), 2, 4, frames=3)
     attention = torch.cat([torch.full((8,), 0.9), torch.full((16,), 0.1)])

@@ -100,7 +100,10 @@ class DominantContextual(EncoderStage):
             return clusters.means(tokens, extra)
         states = signals.vision_class_state()[seen] if seen.shape[0] else None
         sources = [(view == view[row]) & ~tokens.protected for row in seen]
-        return clusters.sums(tokens, states, [_shares(scores, source) for source in sources], extra)
+        places = _places_in(view, seen, others)
+        return clusters.sums(
+            tokens, states, places, [_shares(scores, source) for source in sources], extra
+        )
 
     def count(self, counts: VisualCounts) -> VisualCounts | None:
         """What `decide` leaves, told by numbers alone."""
@@ -165,6 +168,7 @@ class _Clusters:
         self,
         tokens: TokenTable,
         states: Tensor | None,
+        places: Tensor,
         sources: Sequence[Tensor],
         extra: Mapping[str, object],
     ) -> Decision:
@@ -172,13 +176,13 @@ class _Clusters:
 
         Args:
             tokens: N rows that enter the projector.
-            states: (V, d) of each [CLS] that becomes a token, None without one. It stands in the
-                place of one of the tokens that join a target.
+            states: (V, d) of each [CLS] that becomes a token, None without one.
+            places: (V,) of `others`, tokens in whose place each [CLS] stands.
             sources: for each the (N,) shares of the tokens that it is written down as made of.
             extra: the optional fields of the decision.
         """
         leads, rows = len(sources), tokens.features.float()
-        keep = torch.cat([self.others[:leads], self.dominant, self.targets])
+        keep = torch.cat([places, self.dominant, self.targets])
         held = torch.bincount(self.match, minlength=self.targets.shape[0]).clamp_min(1)
         sums = torch.zeros(self.targets.shape[0], rows.shape[1], device=rows.device)
         sums = sums.index_add(0, self.match, rows[self.joined]) / held[:, None]
@@ -195,6 +199,19 @@ class _Clusters:
         return Decision.merge(
             keep, torch.stack(pairs), weights, len(tokens), features=features, **extra
         )
+
+
+def _places_in(view: Tensor, seen: Tensor, others: Tensor) -> Tensor:
+    """(V,) of `others` (m,), m >= V: for each of the tokens `seen` (V,) the first of its own view.
+
+    A view of which nothing is left takes one that no view needs.
+    """
+    mine = view[others][None] == view[seen][:, None]
+    first, has_own = mine.long().argmax(dim=1), mine.any(dim=1)
+    free = torch.ones_like(others, dtype=torch.bool)
+    free[first[has_own]] = False
+    first[~has_own] = free.nonzero()[: int((~has_own).sum()), 0]
+    return others[first]
 
 
 def _shares(scores: Tensor, source: Tensor) -> Tensor:
